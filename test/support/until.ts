@@ -1,0 +1,23 @@
+/**
+ * Waits until `probe` gives a truthy value and returns it. Fails after `limitMs` (default 20 s) with the words of what was
+ * awaited and the last error or value seen. For tests: it replaces every sleep.
+ */
+export async function until<T>(
+  what: string,
+  probe: () => T | Promise<T>,
+  limitMs = 20_000,
+): Promise<NonNullable<Awaited<T>>> {
+  const deadline = performance.now() + limitMs;
+  let last: unknown;
+  for (;;) {
+    try {
+      const value = await probe();
+      if (value) return value as NonNullable<Awaited<T>>;
+      last = value;
+    } catch (error) {
+      last = error;
+    }
+    if (performance.now() > deadline) throw new Error(`Cannot see that ${what} within ${limitMs} ms`, { cause: last });
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
