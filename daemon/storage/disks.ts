@@ -1,0 +1,201 @@
+import { randomBytes } from "node:crypto";
+import { chmod, chown, mkdir, readdir, readFile, rename } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { SandboxError } from "../../protocol/errors.ts";
+import { HostProgramError, run } from "../linux/run.ts";
+import { endPool, openPool, type Pool, type PoolOptions } from "./pool.ts";
+import { writeDurably } from "./whole-file.ts";
+
+/** What one sandbox has changed on top of its image. */
+export type Disk = {
+  id: string;
+  /** Digest of the only image that it may be mounted on. */
+  image: string;
+  /** The overlay's upper and work directory. The daemon mounts them and never looks inside. */
+  upper: string;
+  work: string;
+};
+
+export type DisksOptions = PoolOptions & {
+  /** Host uid and gid of the sandboxes' root, the owner of every new disk. */
+  uidBase: number;
+};
+
+/** The disks of one data directory. What an earlier life left half made or half destroyed is removed first. */
+export async function openDisks({ uidBase, ...options }: DisksOptions): Promise<Disks> {
+  const disks = new Disks(await openPool(options), uidBase);
+  await disks.sweep();
+  return disks;
+}
+
+/**
+ * One btrfs subvolume for each disk: `disks/<id>/{disk.json,upper,work}` in the pool. Disks are made in `new/` and renamed into
+ * place, renamed to `old/` and then deleted, so that under `disks/` each is whole. Callers see to it that one id has one
+ * caller at a time, and that a disk is unmounted before it is destroyed.
+ *
+ * A full pool is ENOSPC from any call that writes, see {@link isNoSpace}.
+ */
+export class Disks {
+  readonly #pool: Pool;
+  readonly #uidBase: number;
+
+  constructor(pool: Pool, uidBase: number) {
+    this.#pool = pool;
+    this.#uidBase = uidBase;
+  }
+
+  /** The file systems to watch for free space. */
+  get spacePaths(): readonly string[] {
+    return this.#pool.spacePaths;
+  }
+
+  /** Makes an empty disk. `limitBytes` holds for everything that is written to it, names and attributes included. */
+  async create(id: string, { limitBytes, image }: { limitBytes: number; image: string }): Promise<Disk> {
+    await this.#make(id, async (dir) => {
+      await run("btrfs", ["subvolume", "create", dir]);
+      await limit(dir, limitBytes);
+      await chmod(dir, 0o711);
+      await mkdir(join(dir, "upper"), { mode: 0o755 });
+      await chown(join(dir, "upper"), this.#uidBase, this.#uidBase);
+      await mkdir(join(dir, "work"), { mode: 0o700 });
+      await writeDurably(join(dir, metaName), JSON.stringify({ version: 1, image } satisfies DiskMeta));
+    });
+    return this.#disk(id, image);
+  }
+
+  /** An existing disk, for mounting on this image. Throws VERSION_MISMATCH when it was made on another. */
+  async open(id: string, { image }: { image: string }): Promise<Disk> {
+    const meta = await this.#meta(id);
+    if (meta.image === image) return this.#disk(id, image);
+    throw new SandboxError(
+      "VERSION_MISMATCH",
+      `Cannot open disk "${id}": it was made on image ${meta.image}, not on ${image}`,
+      {
+        details: { disk: id, madeOn: meta.image, image },
+        suggestion: "Give the sandbox the image it was made with, or destroy it and start anew",
+      },
+    );
+  }
+
+  /** The digest of the image that a disk was made on; undefined when there is no such disk. */
+  async imageOf(id: string): Promise<string | undefined> {
+    return (await this.has(id)) ? (await this.#meta(id)).image : undefined;
+  }
+
+  async has(id: string): Promise<boolean> {
+    return (await this.list()).includes(id);
+  }
+
+  /** Ids of all disks, in no order. */
+  list(): Promise<string[]> {
+    return readdir(join(this.#pool.dir, "disks"));
+  }
+
+  /** Takes effect at once, also under a running sandbox; one below what is used refuses every further write. */
+  async setLimit(id: string, limitBytes: number): Promise<void> {
+    await limit(this.#path(id), limitBytes);
+  }
+
+  /** Bytes on the disk, as its limit counts them. */
+  async usage(id: string): Promise<number> {
+    const table = await run("btrfs", ["qgroup", "show", "--raw", "--sync", "-f", this.#path(id)]);
+    const usedBytes = /^0\/\d+\s+(\d+)\s/m.exec(table)?.[1];
+    if (usedBytes === undefined) throw new Error(`Cannot read the usage of disk "${id}": no quota group in "${table}"`);
+    return Number(usedBytes);
+  }
+
+  /** A new disk with the content that `from` has now, at the price of an empty one; `from` may be in use. */
+  async clone(from: string, to: string, { limitBytes }: { limitBytes: number }): Promise<Disk> {
+    const { image } = await this.#meta(from);
+    await this.#make(to, async (dir) => {
+      await run("btrfs", ["subvolume", "snapshot", this.#path(from), dir]);
+      await limit(dir, limitBytes);
+    });
+    return this.#disk(to, image);
+  }
+
+  /** The name is free when this returns, the space a little later. False when there was no such disk. */
+  async destroy(id: string): Promise<boolean> {
+    const doomed = join(this.#pool.dir, "old", unique());
+    try {
+      await rename(this.#path(id), doomed);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+      throw error;
+    }
+    await remove(doomed);
+    return true;
+  }
+
+  /** Removes what a killed daemon left half made or half destroyed. Not while other calls are under way. */
+  async sweep(): Promise<void> {
+    await mkdir(join(this.#pool.dir, "disks"), { recursive: true, mode: 0o711 });
+    for (const place of ["new", "old"]) {
+      const dir = join(this.#pool.dir, place);
+      await mkdir(dir, { recursive: true, mode: 0o700 });
+      for (const name of await readdir(dir)) await remove(join(dir, name));
+    }
+  }
+
+  /** For `atoll down` (a daemon that only goes leaves all as it is): unmounts the pool and gives its loop device back; fails while a run uses a disk. Nothing can be called afterwards. */
+  end(): Promise<void> {
+    return endPool(this.#pool);
+  }
+
+  #path(id: string): string {
+    if (!idPattern.test(id)) throw new TypeError(`Cannot use "${id}" as the id of a disk: it is no plain name`);
+    return join(this.#pool.dir, "disks", id);
+  }
+
+  #disk(id: string, image: string): Disk {
+    const dir = this.#path(id);
+    return { id, image, upper: join(dir, "upper"), work: join(dir, "work") };
+  }
+
+  async #meta(id: string): Promise<DiskMeta> {
+    return DiskMeta.parse(JSON.parse(await readFile(join(this.#path(id), metaName), "utf8")));
+  }
+
+  async #make(id: string, fill: (dir: string) => Promise<void>): Promise<void> {
+    const target = this.#path(id);
+    const unfinished = join(this.#pool.dir, "new", unique());
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => remove(unfinished));
+    await fill(unfinished);
+    // A disk that is there is never empty, so this refuses to replace it (ENOTEMPTY).
+    await rename(unfinished, target);
+    undo.move();
+  }
+}
+
+/** True for the errors that say a disk or the pool is full, as calls and as programs tell it. */
+export function isNoSpace(error: unknown): boolean {
+  if (error instanceof HostProgramError) return /No space left on device|Disk quota exceeded/.test(error.stderr);
+  const code = (error as NodeJS.ErrnoException | null)?.code;
+  return code === "ENOSPC" || code === "EDQUOT";
+}
+
+const metaName = "disk.json";
+const DiskMeta = z.object({ version: z.literal(1), image: z.string() });
+type DiskMeta = z.infer<typeof DiskMeta>;
+
+/** Ids become directory names. */
+const idPattern = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
+
+async function limit(dir: string, bytes: number): Promise<void> {
+  await run("btrfs", ["qgroup", "limit", String(bytes), dir]);
+}
+
+async function remove(dir: string): Promise<void> {
+  try {
+    await run("btrfs", ["subvolume", "delete", dir]);
+  } catch (error) {
+    // Killed or failed before it became a subvolume.
+    if (!/No such file|Could not statfs|cannot access/.test((error as Error).message)) throw error;
+  }
+}
+
+function unique(): string {
+  return randomBytes(8).toString("hex");
+}
