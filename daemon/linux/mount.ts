@@ -1,0 +1,114 @@
+import { readFileSync } from "node:fs";
+import { HostProgramError, run } from "./run.ts";
+
+export type OverlayMount = { lower: string; upper: string; work: string; target: string };
+
+/**
+ * Mounts image and disk over each other. The options are part of the disk's format and always the same.
+ * Throws when a path holds a character that the mount option syntax cannot carry.
+ */
+export async function mountOverlay({ lower, upper, work, target }: OverlayMount): Promise<void> {
+  for (const path of [lower, upper, work]) {
+    if (/[,:\\"\s]/.test(path)) {
+      throw new Error(
+        `Cannot mount the overlay at "${target}": "${path}" holds a comma, colon, quote, backslash or space`,
+      );
+    }
+  }
+  const layers = `lowerdir=${lower},upperdir=${upper},workdir=${work}`;
+  await mount(["-t", "overlay", "-o", `${layers},${overlayOptions}`, "overlay", target]);
+}
+
+/**
+ * redirect_dir=on: directories of the image can be renamed (EXDEV otherwise). index=off: the disk may be cloned and moved.
+ * metacopy=off: a file in the disk is whole, so a disk means the same without its image's inodes. xino=auto: stable inode numbers.
+ */
+export const overlayOptions = "redirect_dir=on,index=off,metacopy=off,xino=auto";
+
+export type TmpfsMount = { target: string; sizeBytes: number; inodes: number; uid: number; gid: number; mode: number };
+
+/** Mounts a bounded tmpfs without devices, set-uid or execution. */
+export async function mountTmpfs({ target, sizeBytes, inodes, uid, gid, mode }: TmpfsMount): Promise<void> {
+  const bounds = `size=${sizeBytes},nr_inodes=${inodes},uid=${uid},gid=${gid},mode=${mode.toString(8)}`;
+  await mount(["-t", "tmpfs", "-o", `nosuid,nodev,noexec,${bounds}`, "tmpfs", target]);
+}
+
+/** Shows `source` at `target`, read-only, without devices or set-uid. */
+export async function bindReadOnly(source: string, target: string): Promise<void> {
+  await mount(["-o", "bind,ro,nosuid,nodev", source, target]);
+}
+
+/**
+ * Takes the mount at `target` away. Not mounted is as good as unmounted ("gone").
+ * A busy mount is tried again until `signal` says that it is enough (without a signal: at once); then it is detached lazily and the answer is
+ * "lazy": somebody on the host still holds it, what lies below must not be mounted a second time until it is released.
+ */
+export async function unmount(target: string, signal?: AbortSignal): Promise<"unmounted" | "gone" | "lazy"> {
+  for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
+    try {
+      await run("umount", [...plain, target]);
+      return "unmounted";
+    } catch (error) {
+      if (!(error instanceof HostProgramError)) throw error;
+      if (/not mounted|no mount point|not found|No such file/.test(error.stderr)) return "gone";
+      if (!/busy/.test(error.stderr)) throw error;
+    }
+    if (!signal || signal.aborted) break;
+    await new Promise((resolve) => setTimeout(resolve, waitMs));
+  }
+  await run("umount", [...plain, "-l", target]);
+  return "lazy";
+}
+
+/** One line of /proc/self/mountinfo (proc(5)); paths are decoded. */
+export type Mount = {
+  id: number;
+  parentId: number;
+  /** Path inside the file system that is mounted here. */
+  root: string;
+  target: string;
+  options: string[];
+  type: string;
+  source: string;
+  superOptions: string[];
+};
+
+/** The mounts at or below `prefix` (a path without trailing slash; default: all), in the order they were made. */
+export function listMounts(prefix = ""): Mount[] {
+  const below = (target: string) => prefix === "" || target === prefix || target.startsWith(`${prefix}/`);
+  return parseMountinfo(readFileSync("/proc/self/mountinfo", "latin1")).filter((mount) => below(mount.target));
+}
+
+/** Parses mountinfo read as latin1: the kernel escapes blanks, newlines and backslashes as octal, all else is raw bytes. */
+export function parseMountinfo(text: string): Mount[] {
+  return text.split("\n").flatMap((line) => {
+    const fields = line.split(" ");
+    // Any number of optional fields, then a lone hyphen.
+    const end = fields.indexOf("-", 6);
+    const [id, parentId, , root, target, options] = fields;
+    const [type, source, superOptions] = fields.slice(end + 1);
+    if (end < 0 || root === undefined || target === undefined || type === undefined) return [];
+    return {
+      id: Number(id),
+      parentId: Number(parentId),
+      root: decode(root),
+      target: decode(target),
+      options: (options ?? "").split(","),
+      type,
+      source: decode(source ?? ""),
+      superOptions: (superOptions ?? "").split(","),
+    };
+  });
+}
+
+/** No helper programs, no mtab, no resolving of paths that we made ourselves. */
+const plain = ["--internal-only", "--no-mtab", "--no-canonicalize"];
+
+async function mount(args: readonly string[]): Promise<void> {
+  await run("mount", [...plain, ...args]);
+}
+
+function decode(field: string): string {
+  const bytes = field.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)));
+  return Buffer.from(bytes, "latin1").toString("utf8");
+}

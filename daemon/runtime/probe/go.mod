@@ -1,0 +1,3 @@
+module atoll.dev/runtime-probe
+
+go 1.19
