@@ -1,0 +1,44 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { test } from "node:test";
+import { bootId, identify, killAndWait, parseStat, stateOf } from "./process.ts";
+
+test("a name full of parentheses and blanks does not confuse the reading", () => {
+  const fields = Array.from({ length: 49 }, (_, i) => String(i + 4));
+  assert.deepEqual(parseStat(`123 (a) R (b) c) S ${fields.join(" ")}\n`), { state: "S", startTime: 22 });
+});
+
+test("we are alive, under our own start time and boot only", () => {
+  const self = identify(process.pid);
+  assert.ok(self);
+  assert.equal(stateOf(self), "alive");
+  assert.equal(stateOf({ ...self, startTime: self.startTime + 1 }), "another");
+  assert.equal(stateOf({ ...self, bootId: "another" }), "gone");
+  assert.equal(self.bootId, bootId());
+});
+
+test("a pid that nobody has is nobody", () => {
+  assert.equal(identify(2 ** 22 + 1), undefined);
+  assert.equal(stateOf({ bootId: bootId(), pid: 2 ** 22 + 1, startTime: 1 }), "gone");
+});
+
+test("a killed process has ended when killAndWait says so, and killing it again does nothing", async () => {
+  const child = spawn("sleep", ["1000"], { stdio: "ignore" });
+  const exited = once(child, "exit");
+  const target = identify(child.pid!);
+  assert.ok(target);
+  await killAndWait(target);
+  assert.notEqual(stateOf(target), "alive");
+  await killAndWait(target);
+  assert.deepEqual(await exited, [null, "SIGKILL"]);
+});
+
+test("another process under the same pid is not touched", async () => {
+  const child = spawn("sleep", ["1000"], { stdio: "ignore" });
+  const target = identify(child.pid!);
+  assert.ok(target);
+  await killAndWait({ ...target, startTime: target.startTime - 1 });
+  assert.equal(stateOf(target), "alive");
+  await killAndWait(target);
+});
