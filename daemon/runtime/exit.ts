@@ -7,7 +7,7 @@ export type ExitFacts = {
   ended?: "asked" | "idle" | "lifetime";
   /** Whether the machine has booted since the run began. */
   otherBoot: boolean;
-  /** How far the group's oom counter moved during the run; undefined when the group was gone before it was read. */
+  /** How far the group's oom counter moved since the last reading before the end; undefined when the group was gone by then. */
   oomKills?: number;
   memoryLimitBytes: number;
 };
