@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+)
+
+// procStat is what the tree of a process is found by.
+type procStat struct {
+	pid, parent, session int
+	state                byte
+	startTicks           uint64
+}
+
+// parseStat reads /proc/PID/stat. The name in parentheses is the process's own choice: it may hold anything, also ")".
+func parseStat(text []byte) (procStat, bool) {
+	open, end := bytes.IndexByte(text, '('), bytes.LastIndexByte(text, ')')
+	if open < 1 || end < open {
+		return procStat{}, false
+	}
+	pid, err := strconv.Atoi(string(bytes.TrimSpace(text[:open])))
+	fields := bytes.Fields(text[end+1:])
+	if err != nil || pid <= 0 || len(fields) < 20 || len(fields[0]) != 1 {
+		return procStat{}, false
+	}
+	parent, err1 := strconv.Atoi(string(fields[1]))
+	session, err2 := strconv.Atoi(string(fields[3]))
+	start, err3 := strconv.ParseUint(string(fields[19]), 10, 64)
+	if err1 != nil || err2 != nil || err3 != nil {
+		return procStat{}, false
+	}
+	return procStat{pid, parent, session, fields[0][0], start}, true
+}
+
+// readProcesses gives every process but the agent that is not dead yet.
+func readProcesses() []procStat {
+	directory, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer directory.Close()
+	names, _ := directory.Readdirnames(-1) // what was read before an error counts
+	self := os.Getpid()
+	var found []procStat
+	for _, name := range names {
+		if name[0] < '1' || name[0] > '9' {
+			continue
+		}
+		text, err := os.ReadFile("/proc/" + name + "/stat")
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		stat, ok := parseStat(text)
+		if ok && stat.pid != self && stat.state != 'Z' && stat.state != 'X' {
+			found = append(found, stat)
+		}
+	}
+	return found
+}
+
+// hasMarker tells whether the environment that a process was started with holds the entry.
+func hasMarker(pid int, entry string) bool {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return false
+	}
+	return environmentHolds(text, entry)
+}
+
+func environmentHolds(environment []byte, entry string) bool {
+	for len(environment) > 0 {
+		one := environment
+		if i := bytes.IndexByte(environment, 0); i >= 0 {
+			one, environment = environment[:i], environment[i+1:]
+		} else {
+			environment = nil
+		}
+		if string(one) == entry {
+			return true
+		}
+	}
+	return false
+}

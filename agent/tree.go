@@ -1,0 +1,129 @@
+package main
+
+import (
+	"syscall"
+	"time"
+)
+
+const processMarker = "ATOLL_PROCESS"
+
+// A tree that is still growing after this long grows faster than it can be frozen: what was found is signalled.
+const freezeLimit = 2 * time.Second
+
+// A killed process goes at once unless it hangs in the kernel: after this long nobody waits for it.
+const uninterruptibleLimit = 5 * time.Second
+
+// tree is a process with everything it started: its descendants, the members of its session and whatever carries its
+// marker in the environment.
+type tree struct {
+	leader     int
+	startTicks uint64
+	marker     string
+}
+
+func (t tree) members() []procStat {
+	all := readProcesses()
+	children := map[int][]procStat{}
+	var members []procStat
+	inTree := map[int]bool{}
+	add := func(one procStat) {
+		if !inTree[one.pid] {
+			inTree[one.pid] = true
+			members = append(members, one)
+		}
+	}
+	reused := false
+	for _, one := range all {
+		children[one.parent] = append(children[one.parent], one)
+		if one.pid == t.leader {
+			if t.startTicks != 0 && one.startTicks != t.startTicks {
+				reused = true
+			} else {
+				add(one)
+			}
+		}
+	}
+	for _, one := range all {
+		if (!reused && one.session == t.leader) || hasMarker(one.pid, t.marker) {
+			add(one)
+		}
+	}
+	for i := 0; i < len(members); i++ {
+		for _, child := range children[members[i].pid] {
+			add(child)
+		}
+	}
+	return members
+}
+
+// signal gives one signal to each process of the tree, once, and returns how many there were.
+func (t tree) signal(signal syscall.Signal) int { return signalAll(t.members, signal) }
+
+// signalAll freezes what `members` finds, in rounds until a round finds nobody new, gives each the signal and lets it go
+// on. So neither a fork between looking and signalling escapes, nor is a cleanup hit that a handler starts afterwards.
+func signalAll(members func() []procStat, signal syscall.Signal) int {
+	type identity struct {
+		pid   int
+		start uint64
+	}
+	seen := map[identity]bool{}
+	var found []procStat
+	freeze := signal != syscall.SIGSTOP && signal != syscall.SIGCONT
+	deadline := time.Now().Add(freezeLimit)
+	for {
+		grown := false
+		for _, one := range members() {
+			key := identity{one.pid, one.startTicks}
+			if seen[key] {
+				continue
+			}
+			seen[key], grown = true, true
+			found = append(found, one)
+			if freeze {
+				_ = syscall.Kill(one.pid, syscall.SIGSTOP) // it may have ended meanwhile
+			}
+		}
+		if !grown || time.Now().After(deadline) {
+			break
+		}
+	}
+	signalled := 0
+	for i := len(found) - 1; i >= 0; i-- {
+		if syscall.Kill(found[i].pid, signal) == nil {
+			signalled++
+		}
+	}
+	// Children before parents: a shell must not see its child stopped. Who was stopped before stays so.
+	for i := len(found) - 1; i >= 0; i-- {
+		if freeze && found[i].state != 'T' && signal != syscall.SIGKILL {
+			_ = syscall.Kill(found[i].pid, syscall.SIGCONT)
+		}
+	}
+	return signalled
+}
+
+// end gives SIGTERM, waits until the tree is empty or the grace is over, and gives SIGKILL to the rest.
+func (t tree) end(grace time.Duration) {
+	if grace > 0 {
+		signalAll(t.members, syscall.SIGTERM)
+		deadline := time.Now().Add(grace)
+		pause := 2 * time.Millisecond
+		for len(t.members()) > 0 {
+			left := time.Until(deadline)
+			if left <= 0 {
+				break
+			}
+			if pause > left {
+				pause = left
+			}
+			time.Sleep(pause)
+			if pause < 50*time.Millisecond {
+				pause *= 2
+			}
+		}
+	}
+	deadline := time.Now().Add(uninterruptibleLimit)
+	for signalAll(t.members, syscall.SIGKILL) > 0 && time.Now().Before(deadline) {
+		time.Sleep(2 * time.Millisecond) // a killed process is listed until it has gone
+	}
+}
