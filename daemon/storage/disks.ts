@@ -1,10 +1,12 @@
 import { randomBytes } from "node:crypto";
 import { chmod, chown, mkdir, readdir, readFile, rename } from "node:fs/promises";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import { SandboxError } from "../../protocol/errors.ts";
 import { HostProgramError, run } from "../linux/run.ts";
 import { endPool, openPool, type Pool, type PoolOptions } from "./pool.ts";
+import { freeSpace, judgeSpace } from "./space.ts";
 import { writeDurably } from "./whole-file.ts";
 
 /** What one sandbox has changed on top of its image. */
@@ -22,7 +24,7 @@ export type DisksOptions = PoolOptions & {
   uidBase: number;
 };
 
-/** The disks of one data directory. What an earlier life left half made or half destroyed is removed first. */
+/** The disks of one data directory. What an earlier life left half made is removed first. */
 export async function openDisks({ uidBase, ...options }: DisksOptions): Promise<Disks> {
   const disks = new Disks(await openPool(options), uidBase);
   await disks.sweep();
@@ -31,7 +33,7 @@ export async function openDisks({ uidBase, ...options }: DisksOptions): Promise<
 
 /**
  * One btrfs subvolume for each disk: `disks/<id>/{disk.json,upper,work}` in the pool. Disks are made in `new/` and renamed into
- * place, renamed to `old/` and then deleted, so that under `disks/` each is whole. Callers see to it that one id has one
+ * place, so that under `disks/` each is whole. Callers see to it that one id has one
  * caller at a time, and that a disk is unmounted before it is destroyed.
  *
  * A full pool is ENOSPC from any call that writes, see {@link isNoSpace}.
@@ -115,27 +117,25 @@ export class Disks {
     return this.#disk(to, image);
   }
 
-  /** The name is free when this returns, the space a little later. False when there was no such disk. */
+  /**
+   * The name is free when this returns, the space a little later. False when there was no such disk. A crash of the host in the
+   * next seconds may bring the disk back: whoever opens the disks again destroys those that nobody knows.
+   */
   async destroy(id: string): Promise<boolean> {
-    const doomed = join(this.#pool.dir, "old", unique());
-    try {
-      await rename(this.#path(id), doomed);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
-      throw error;
-    }
-    await remove(doomed);
+    // Not renamed away first: in a full pool a rename has no room, and a deletion has.
+    if (!(await remove(this.#path(id)))) return false;
+    // btrfs begins to free the space with its next commit, in up to 30 s; a pool that is nearly full cannot wait.
+    if (judgeSpace(await freeSpace([this.#pool.dir])) !== "enough")
+      await run("btrfs", ["filesystem", "sync", this.#pool.dir]);
     return true;
   }
 
-  /** Removes what a killed daemon left half made or half destroyed. Not while other calls are under way. */
+  /** Removes what a killed daemon left half made. Not while other calls are under way. */
   async sweep(): Promise<void> {
     await mkdir(join(this.#pool.dir, "disks"), { recursive: true, mode: 0o711 });
-    for (const place of ["new", "old"]) {
-      const dir = join(this.#pool.dir, place);
-      await mkdir(dir, { recursive: true, mode: 0o700 });
-      for (const name of await readdir(dir)) await remove(join(dir, name));
-    }
+    const unfinished = join(this.#pool.dir, "new");
+    await mkdir(unfinished, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(unfinished)) await remove(join(unfinished, name));
   }
 
   /** For `atoll down` (a daemon that only goes leaves all as it is): unmounts the pool and gives its loop device back; fails while a run uses a disk. Nothing can be called afterwards. */
@@ -161,7 +161,9 @@ export class Disks {
     const target = this.#path(id);
     const unfinished = join(this.#pool.dir, "new", unique());
     await using undo = new AsyncDisposableStack();
-    undo.defer(() => remove(unfinished));
+    undo.defer(async () => {
+      await remove(unfinished);
+    });
     await fill(unfinished);
     // A disk that is there is never empty, so this refuses to replace it (ENOTEMPTY).
     await rename(unfinished, target);
@@ -172,8 +174,9 @@ export class Disks {
 /** True for the errors that say a disk or the pool is full, as calls and as programs tell it. */
 export function isNoSpace(error: unknown): boolean {
   if (error instanceof HostProgramError) return /No space left on device|Disk quota exceeded/.test(error.stderr);
-  const code = (error as NodeJS.ErrnoException | null)?.code;
-  return code === "ENOSPC" || code === "EDQUOT";
+  const number = (error as NodeJS.ErrnoException | null)?.errno;
+  // By number: Node has no name for EDQUOT, its `code` is "Unknown system error -122".
+  return number === -constants.errno.ENOSPC || number === -constants.errno.EDQUOT;
 }
 
 const metaName = "disk.json";
@@ -187,12 +190,14 @@ async function limit(dir: string, bytes: number): Promise<void> {
   await run("btrfs", ["qgroup", "limit", String(bytes), dir]);
 }
 
-async function remove(dir: string): Promise<void> {
+/** The name goes in one step, the content in the background. False when there is none. */
+async function remove(dir: string): Promise<boolean> {
   try {
     await run("btrfs", ["subvolume", "delete", dir]);
+    return true;
   } catch (error) {
-    // Killed or failed before it became a subvolume.
-    if (!/No such file|Could not statfs|cannot access/.test((error as Error).message)) throw error;
+    if (error instanceof HostProgramError && error.stderr.includes("No such file or directory")) return false;
+    throw error;
   }
 }
 

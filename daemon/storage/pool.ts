@@ -66,13 +66,20 @@ async function defaultSize(dataDir: string): Promise<number> {
   );
 }
 
+/**
+ * btrfs gives out its room in chunks, for data or for metadata. In a small pool (1 GiB: tried) one data chunk takes all of it, and once
+ * that was full nothing can be made any more, even when all data is deleted. Mixed chunks hold both; from here on there are enough.
+ */
+const mixedBelowBytes = 4 * 1024 ** 3;
+
 async function makePoolFile(file: string, sizeBytes: number): Promise<void> {
   const unfinished = `${file}.new`;
   await rm(unfinished, { force: true });
   await writeFile(unfinished, "", { mode: 0o600 });
   await truncate(unfinished, sizeBytes - (sizeBytes % 4096)); // direct I/O wants whole blocks
   // One copy of the metadata: two copies in one file of the host's are lost together.
-  await run("mkfs.btrfs", ["--quiet", "--metadata", "single", "--data", "single", unfinished]);
+  const mixed = sizeBytes < mixedBelowBytes ? ["--mixed"] : [];
+  await run("mkfs.btrfs", ["--quiet", "--metadata", "single", "--data", "single", ...mixed, unfinished]);
   await rename(unfinished, file);
 }
 
@@ -126,8 +133,7 @@ async function enableQuota(dir: string): Promise<void> {
   } catch {
     await run("btrfs", ["quota", "enable", dir]);
   }
-  const uuid = /uuid:\s*([0-9a-f-]{36})/.exec(await run("btrfs", ["filesystem", "show", dir]))?.[1];
-  if (!uuid) throw new Error(`Cannot find the file system of "${dir}": "btrfs filesystem show" names no uuid`);
+  const uuid = (await run("findmnt", ["--noheadings", "--output", "UUID", "--target", dir])).trim();
   const qgroups = `/sys/fs/btrfs/${uuid}/qgroups`;
   // Linux 6.13 stops counting, and with it every limit, when a big subvolume is deleted; 8 (the deepest tree) forbids that.
   await writeFile(`${qgroups}/drop_subtree_threshold`, "8", { flag: "r+" }).catch(ignoreMissing);
