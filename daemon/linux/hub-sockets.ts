@@ -1,0 +1,139 @@
+import koffi from "koffi";
+import { closeSync, openSync, rmSync } from "node:fs";
+
+/** Descriptors of listening sockets, close-on-exec; whoever holds them closes them. */
+export type HubSockets = {
+  /** TCP on proxyPort: takes connections to *any* address that the hub's rules hand over. */
+  proxy: number;
+  dnsUdp: number;
+  dnsTcp: number;
+};
+
+/**
+ * Makes the gateway's three listening sockets inside a network namespace, whose loopback must have `address`.
+ * Everything happens synchronously on this thread, which is back in its own namespace when the call returns.
+ * Throws an Error with the errno's name when a socket cannot be made; nothing is left open then.
+ */
+export function openHubSockets(netnsPath: string, address: string, proxyPort: number): HubSockets {
+  return inNetns(netnsPath, () => {
+    const made: number[] = [];
+    try {
+      const listen = (type: number, port: number, transparent: boolean) => {
+        const fd = openInet(type, address, port, transparent);
+        made.push(fd);
+        return fd;
+      };
+      return {
+        proxy: listen(SOCK_STREAM, proxyPort, true),
+        dnsUdp: listen(SOCK_DGRAM, dnsPort, false),
+        dnsTcp: listen(SOCK_STREAM, dnsPort, false),
+      };
+    } catch (error) {
+      for (const fd of made) closeSync(fd);
+      throw error;
+    }
+  });
+}
+
+/**
+ * Runs `work` with this thread inside the network namespace at `path`. `work` must be synchronous: what it spawns is born
+ * in there, what it opens (sockets, /proc/sys/net) belongs there. When the way back fails the process aborts, because a
+ * daemon in a namespace of its sandboxes must not go on.
+ */
+export function inNetns<T>(path: string, work: () => T): T {
+  const home = openSync("/proc/thread-self/ns/net", "r");
+  try {
+    const there = openSync(path, "r");
+    try {
+      must(libc.setns(there, CLONE_NEWNET), `enter the network namespace ${path}`);
+    } finally {
+      closeSync(there);
+    }
+    try {
+      return work();
+    } finally {
+      if (libc.setns(home, CLONE_NEWNET) !== 0) process.abort();
+    }
+  } finally {
+    closeSync(home);
+  }
+}
+
+/**
+ * Makes a listening unix socket at `path` (at most 107 bytes; an older socket there is replaced) and gives its descriptor,
+ * to be inherited by a child. Who may connect is the matter of the directory it lies in.
+ */
+export function listenUnix(path: string): number {
+  const sockaddr = Buffer.alloc(110);
+  if (Buffer.byteLength(path) > 107)
+    throw new Error(`Cannot listen at "${path}": the path is longer than a unix socket allows`);
+  sockaddr.writeUInt16LE(AF_UNIX, 0);
+  sockaddr.write(path, 2);
+  rmSync(path, { force: true });
+  return opened(libc.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), `listen at ${path}`, (fd) => [
+    () => libc.bind(fd, sockaddr, sockaddr.length),
+    () => libc.listen(fd, 128),
+  ]);
+}
+
+function openInet(type: number, address: string, port: number, transparent: boolean): number {
+  const sockaddr = Buffer.alloc(16);
+  sockaddr.writeUInt16LE(AF_INET, 0);
+  sockaddr.writeUInt16BE(port, 2);
+  sockaddr.set(address.split(".").map(Number), 4);
+  const one = Buffer.from([1, 0, 0, 0]);
+  return opened(libc.socket(AF_INET, type | SOCK_CLOEXEC, 0), `listen at ${address}:${port}`, (fd) => [
+    // A gateway that died leaves connections in TIME_WAIT; without this its successor could not bind for a minute.
+    () => (type === SOCK_STREAM ? libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, one, one.length) : 0),
+    // The kernel hands TPROXY connections only to a listener that has this flag; it stays with the descriptor.
+    () => (transparent ? libc.setsockopt(fd, SOL_IP, IP_TRANSPARENT, one, one.length) : 0),
+    () => libc.bind(fd, sockaddr, sockaddr.length),
+    () => (type === SOCK_STREAM ? libc.listen(fd, backlog) : 0),
+  ]);
+}
+
+/** Runs the steps on a fresh descriptor, and closes it when one of them fails. */
+function opened(fd: number, what: string, steps: (fd: number) => (() => number)[]): number {
+  must(fd, what);
+  try {
+    for (const step of steps(fd)) must(step(), what);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function must(result: number, what: string): void {
+  if (result >= 0) return;
+  const errno = koffi.errno();
+  const name = Object.entries(koffi.os.errno).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`;
+  throw new Error(`Cannot ${what}: ${name}`);
+}
+
+// The process itself: its C library is already in it, whichever one that is.
+const self = koffi.load(null);
+const libc = {
+  setns: self.func("int setns(int fd, int type)") as (fd: number, type: number) => number,
+  socket: self.func("int socket(int domain, int type, int protocol)") as (d: number, t: number, p: number) => number,
+  bind: self.func("int bind(int fd, const uint8_t *address, uint32_t length)") as Address,
+  listen: self.func("int listen(int fd, int backlog)") as (fd: number, backlog: number) => number,
+  setsockopt: self.func("int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)") as Option,
+};
+type Address = (fd: number, address: Buffer, length: number) => number;
+type Option = (fd: number, level: number, name: number, value: Buffer, length: number) => number;
+
+const dnsPort = 53;
+/** As many connections as one flood limit lets through at once (nft's burst), for a few sandboxes at the same time. */
+const backlog = 4096;
+
+const CLONE_NEWNET = 0x4000_0000;
+const AF_UNIX = 1;
+const AF_INET = 2;
+const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
+const SOL_IP = 0;
+const IP_TRANSPARENT = 19;

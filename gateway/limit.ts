@@ -1,0 +1,35 @@
+/** Connections of one sandbox at the same time. */
+export const connectionLimit = 1_024;
+
+/** Lookups of one sandbox that wait for the resolver at the same time: a resolver that hangs must not fill our memory. */
+export const pendingLookupLimit = 64;
+
+/** DNS connections over TCP of one sandbox at the same time; programs use one, for single large answers. */
+export const dnsConnectionLimit = 16;
+
+/** How a sandbox may use what all of them share. */
+export type Load = { own: number; total: number; capacity: number; sandboxes: number };
+
+/**
+ * Whether one more connection is taken. While there is room everybody may have 1,024; in the last fifth of the capacity
+ * only those that have less than their even share, so that no few sandboxes can shut the others out.
+ */
+export function admits({ own, total, capacity, sandboxes }: Load): boolean {
+  if (own >= connectionLimit || total >= capacity) return false;
+  return total < capacity * 0.8 || own < capacity / Math.max(1, sandboxes);
+}
+
+/** A rate with a burst: `take()` says whether one more is in it. `now` in milliseconds, monotonic. */
+export function createRate(perSecond: number, burst: number): { take(now: number): boolean } {
+  let left = burst;
+  let last = 0;
+  return {
+    take: (now) => {
+      left = Math.min(burst, left + ((now - last) / 1000) * perSecond);
+      last = now;
+      if (left < 1) return false;
+      left -= 1;
+      return true;
+    },
+  };
+}

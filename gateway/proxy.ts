@@ -1,0 +1,222 @@
+import { connect, createServer, type LookupFunction, type Socket } from "node:net";
+import { networkInterfaces } from "node:os";
+import { createInspector, type Inspector } from "./inspect.ts";
+import { admits } from "./limit.ts";
+import { decide } from "./policy.ts";
+import { forbiddenRange } from "./range.ts";
+import { abort, refuse } from "./refuse.ts";
+import type { Resolver } from "./resolver.ts";
+import type { Connection, GatewaySandbox, Log } from "./sandbox.ts";
+
+export type ProxyWorld = {
+  sandboxAt(address: string): GatewaySandbox | undefined;
+  sandboxCount(): number;
+  resolver(): Resolver;
+  log: Log;
+  /** Connections that the descriptors of this process allow. */
+  capacity: number;
+};
+
+/**
+ * Takes the sandboxes' TCP connections from the hub's transparent socket and carries each to the host whose name its
+ * destination address is. The socket's own end is the original destination.
+ */
+export function serveProxy(fd: number, world: ProxyWorld): void {
+  const open = { count: 0 };
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
+    client.on("error", () => {});
+    const { remoteAddress, localAddress, localPort } = client;
+    // Nothing is known of a client that has reset already, not even who it was.
+    const sandbox = remoteAddress === undefined ? undefined : world.sandboxAt(remoteAddress);
+    const host = localAddress === undefined ? undefined : sandbox?.names.nameOf(localAddress);
+    if (!sandbox || host === undefined || localPort === undefined) return void client.resetAndDestroy();
+    const load = { total: open.count, capacity: world.capacity, sandboxes: world.sandboxCount() };
+    if (!admits({ ...load, own: sandbox.connections.size })) {
+      if (sandbox.mayLog()) world.log("warn", "too many connections", { run: sandbox.attachment.run });
+      return void client.resetAndDestroy();
+    }
+    open.count += 1;
+    carry(client, { host, port: localPort, sandbox, world }, () => (open.count -= 1));
+  });
+  server.on("error", (error) => world.log("error", "proxy listener", { error: error.message }));
+  server.listen({ fd, backlog: 4096 });
+}
+
+type Way = { host: string; port: number; sandbox: GatewaySandbox; world: ProxyWorld };
+
+/** `over` is called once, when both ends are closed: an end that lingers still costs a descriptor. */
+function carry(client: Socket, { host, port, sandbox, world }: Way, over: () => void): void {
+  const resolver = world.resolver();
+  const { run } = sandbox.attachment;
+  const inspector = createInspector(host, resolver.isNamed(host));
+  const entry: Connection = {
+    ...{ run, host, port, openedAtMs: Date.now(), bytesUp: 0, bytesDown: 0, state: "dialling" },
+    end: () => {
+      abort(client);
+      if (upstream) abort(upstream);
+    },
+  };
+  let upstream: Socket | undefined;
+  sandbox.connections.add(entry);
+  const closed = () => {
+    if (!client.closed || (upstream && !upstream.closed)) return;
+    if (sandbox.connections.delete(entry)) over();
+  };
+  client.on("close", closed);
+
+  const deny = (why: string, log = true) => {
+    if (entry.state === "refused") return;
+    // Words fit only where nothing of an answer has come yet.
+    const protocol = entry.bytesDown === 0 ? inspector.protocol : undefined;
+    entry.state = "refused";
+    if (upstream) abort(upstream);
+    const reason = `Cannot reach ${host}:${port}: ${why}`;
+    if (log && sandbox.mayLog()) world.log("info", "refused", { run, host, port, why });
+    if (entry.bytesDown > 0 || protocol !== undefined) return refuse(client, protocol, reason);
+    refuseWhenKnown(client, inspector, reason);
+  };
+
+  const decision = decide({ host, port, protocol: "tcp", named: resolver.isNamed(host) });
+  if (!decision.allow) return deny(decision.rule);
+
+  const server = connect({
+    ...{ host, port, allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveMs },
+    ...{ autoSelectFamily: true, autoSelectFamilyAttemptTimeout: attemptMs },
+    lookup: publicLookup(resolver, sandbox),
+  });
+  upstream = server;
+  server.on("close", closed);
+  const dialling = setTimeout(() => server.destroy(new Error("no answer")), dialMs);
+  server.on("connect", () => {
+    clearTimeout(dialling);
+    if (entry.state === "dialling") entry.state = "open";
+  });
+  server.on("error", (error) => {
+    if (error instanceof Forbidden) return deny(error.message);
+    if (entry.state === "refused") return;
+    if (entry.state === "dialling" && sandbox.mayLog())
+      world.log("info", "unreachable", { run, host, port, why: error.message });
+    abort(client);
+  });
+  server.on("close", () => {
+    clearTimeout(dialling);
+    if (!client.writableEnded && entry.state !== "refused") abort(client);
+  });
+  client.on("error", () => abort(server));
+  client.on("close", () => {
+    clearTimeout(dialling);
+    if (!server.writableEnded) abort(server);
+  });
+  pumpUp(client, server, inspector, entry, deny);
+  pumpDown(server, client, entry);
+}
+
+function pumpUp(
+  client: Socket,
+  server: Socket,
+  inspector: Inspector,
+  entry: Connection,
+  deny: (why: string) => void,
+): void {
+  let patience: NodeJS.Timeout | undefined;
+  const forward = (bytes: Buffer) => {
+    entry.bytesUp += bytes.length;
+    if (!server.write(bytes)) client.pause();
+  };
+  const takeChunk = (chunk: Buffer) => {
+    clearTimeout(patience);
+    if (inspector.done) return forward(chunk);
+    const step = inspector.take(chunk);
+    if (step.refusal !== undefined) return deny(step.refusal);
+    for (const part of step.forward) forward(part);
+    if (inspector.heldBytes > 0) patience = setTimeout(release, patienceMs);
+  };
+  const release = () => {
+    const held = inspector.release();
+    if (held.length > 0 && !server.destroyed) forward(held);
+  };
+  client.on("data", takeChunk);
+  client.on("end", () => {
+    clearTimeout(patience);
+    if (entry.state === "refused") return;
+    release();
+    entry.state = "closing";
+    server.end();
+  });
+  client.on("close", () => clearTimeout(patience));
+  server.on("drain", () => client.resume());
+}
+
+function pumpDown(server: Socket, client: Socket, entry: Connection): void {
+  server.on("data", (chunk: Buffer) => {
+    if (entry.state === "refused") return;
+    entry.bytesDown += chunk.length;
+    if (!client.write(chunk)) server.pause();
+  });
+  server.on("end", () => {
+    if (entry.state === "refused") return;
+    entry.state = "closing";
+    client.end();
+  });
+  client.on("drain", () => server.resume());
+}
+
+/** Waits for what the client says first, to refuse it in its own protocol; a silent one is reset. */
+function refuseWhenKnown(client: Socket, inspector: Inspector, reason: string): void {
+  const timer = setTimeout(() => abort(client), patienceMs);
+  client.removeAllListeners("data");
+  client.removeAllListeners("drain");
+  client.on("data", (chunk: Buffer) => {
+    inspector.take(chunk);
+    if (inspector.protocol === undefined) return;
+    clearTimeout(timer);
+    refuse(client, inspector.protocol, reason);
+  });
+  client.on("end", () => abort(client));
+  client.on("close", () => clearTimeout(timer));
+  client.resume();
+}
+
+class Forbidden extends Error {}
+
+/** Resolves for dialling: only addresses that may be reached come out, and exactly they are dialled. */
+function publicLookup(resolver: Resolver, sandbox: GatewaySandbox): LookupFunction {
+  return (host, _options, callback) => {
+    const ask = () => resolver.lookup(host);
+    (resolver.isKnown(host) ? ask() : sandbox.limited(ask)).then(
+      (found) => {
+        if (found.kind !== "addresses")
+          return callback(new Error(found.kind === "failed" ? found.why : "it has no address"), []);
+        const own = ownAddresses();
+        const why = (address: string) => (resolver.isNamed(host) ? undefined : forbiddenRange(address, own));
+        const allowed = found.addresses.filter((address) => why(address) === undefined);
+        if (allowed.length === 0)
+          return callback(new Forbidden(`its address ${found.addresses[0]} is ${why(found.addresses[0]!)}`), []);
+        callback(
+          null,
+          allowed.map((address) => ({ address, family: address.includes(":") ? 6 : 4 })),
+        );
+      },
+      () => callback(new Error("too many lookups"), []),
+    );
+  };
+}
+
+let known: { addresses: ReadonlySet<string>; until: number } | undefined;
+
+/** Every address of this machine, as of some seconds ago; the host's output chain knows them as of now. */
+function ownAddresses(): ReadonlySet<string> {
+  if (known && known.until > performance.now()) return known.addresses;
+  const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  known = { addresses: new Set(all.map(({ address }) => address)), until: performance.now() + 5_000 };
+  return known.addresses;
+}
+
+/** A dial that takes longer has nobody waiting for it any more: clients give up between 10 and 60 s. */
+const dialMs = 30_000;
+/** One address of several may be dead; a slow line still answers within this. */
+const attemptMs = 3_000;
+/** Below the idle limits of usual routers and load balancers, and a dead server is noticed within minutes. */
+const keepAliveMs = 60_000;
+/** How long half a line is held before it goes on: longer than any pause inside one message. */
+const patienceMs = 300;
