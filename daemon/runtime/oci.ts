@@ -1,7 +1,8 @@
 import { spawn } from "node:child_process";
-import { constants, closeSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, lstatSync, openSync, readSync } from "node:fs";
 import { mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { SandboxError } from "../../protocol/errors.ts";
 import type { Cgroups } from "../linux/cgroup.ts";
 import { identify, kill, stateOf } from "../linux/process.ts";
 import type { ProcessId } from "../linux/process.ts";
@@ -42,6 +43,7 @@ export async function openRuntime({ command, root, cgroups }: RuntimeOptions): P
 
   const runtime: Runtime = {
     async create(id, bundleDir, spec) {
+      refuseFalseDirectories(spec.root.path);
       const pidFile = join(bundleDir, "pid");
       await writeFile(join(bundleDir, "config.json"), JSON.stringify(spec), { mode: 0o600 });
       await call(bundleDir, ["create", "--bundle", bundleDir, "--pid-file", pidFile, id]);
@@ -80,6 +82,25 @@ export async function openRuntime({ command, root, cgroups }: RuntimeOptions): P
     },
   };
   return runtime;
+}
+
+/**
+ * runc 1.1 makes /dev/ptmx, the links in /dev and the directories under /sys by plain paths, before it enters the root: where the
+ * sandbox has left a symbolic link there, it would write through it wherever the sandbox's uid may, in the shared image too (tried).
+ * Only these names themselves are looked at, nothing is opened or followed, and nothing runs on the disk now.
+ */
+function refuseFalseDirectories(rootDir: string): void {
+  for (const name of ["dev", "proc", "sys"]) {
+    const found = lstatSync(join(rootDir, name), { throwIfNoEntry: false });
+    if (!found || found.isDirectory()) continue;
+    throw new SandboxError(
+      "SANDBOX_UNAVAILABLE",
+      `Cannot start from this disk: "/${name}" is not a directory any more`,
+      {
+        suggestion: "Something in the sandbox has replaced it. Restore a snapshot, or destroy the sandbox",
+      },
+    );
+  }
 }
 
 /**

@@ -36,7 +36,12 @@ export type Box = {
   [Symbol.asyncDispose](): Promise<void>;
 };
 
-export async function openBox(args: readonly string[], limits: Partial<RunLimits> = {}): Promise<Box> {
+/** `prepare` changes the image (owned by the sandbox's root afterwards) before it is mounted. */
+export async function openBox(
+  args: readonly string[],
+  limits: Partial<RunLimits> = {},
+  prepare: (imageDir: string) => void = () => {},
+): Promise<Box> {
   await using undo = new AsyncDisposableStack();
   const tag = randomBytes(3).toString("hex");
   const run_ = randomBytes(6).toString("hex");
@@ -62,6 +67,8 @@ export async function openBox(args: readonly string[], limits: Partial<RunLimits
     if (name) await chown(join(disk, name), uidBase, uidBase);
   }
   const [lower, upper, work] = ["image", "upper", "work"].map((name) => join(disk, name)) as [string, string, string];
+  prepare(lower);
+  await run("chown", ["--recursive", "--no-dereference", `${uidBase}:${uidBase}`, lower]);
   await mountOverlay({ lower, upper, work, target: join(runDir, "root") });
   undo.defer(async () => void (await unmount(join(runDir, "root"))));
   await mountTmpfs({ target: linkDir, sizeBytes: 65_536, inodes: 16, uid: uidBase, gid: uidBase, mode: 0o700 });
