@@ -33,7 +33,7 @@ const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 test("the base image has what agents type without thinking", async (t) => {
   const inside = await shown(t);
   const programs = [
-    ...["bash", "git", "curl", "less", "file", "rg", "jq", "gcc", "g++", "make", "python3", "pip", "tar", "xz"],
+    ...["bash", "git", "curl", "wget", "less", "file", "rg", "jq", "gcc", "g++", "make", "python3", "pip", "tar", "xz"],
     ...["ps", "node", "npm", "npx", "apt-get", "dpkg", "perl", "patch", "zstd", "find", "grep", "sed", "awk"],
   ];
   const failed = await Promise.all(

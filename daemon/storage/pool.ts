@@ -39,6 +39,7 @@ export async function openPool({ dataDir, sizeBytes }: PoolOptions): Promise<Poo
     await mountPoolFile(file, dir);
   }
   await enableQuota(dir);
+  await removeStaleGroups(dir);
   return { dir, file, spacePaths: [dir, home] };
 }
 
@@ -140,6 +141,26 @@ async function enableQuota(dir: string): Promise<void> {
   const inconsistent = await readFile(`${qgroups}/inconsistent`, "utf8").catch(ignoreMissing);
   if (inconsistent?.trim() === "1") await run("btrfs", ["quota", "rescan", "-w", dir]);
 }
+
+/** Before Linux 6.11 a deleted subvolume leaves its quota group, and every write pays for every group. */
+async function removeStaleGroups(dir: string): Promise<void> {
+  const [groups, ...subvolumes] = await Promise.all([
+    run("btrfs", ["qgroup", "show", "--raw", dir]),
+    run("btrfs", ["subvolume", "list", dir]),
+    run("btrfs", ["subvolume", "list", "-d", dir]), // deleted, and not cleaned up yet
+  ]);
+  for (const group of staleGroups(groups, subvolumes.join("\n"))) await run("btrfs", ["qgroup", "destroy", group, dir]);
+}
+
+/** The groups in the table of `btrfs qgroup show` whose subvolume is not in the lists of `btrfs subvolume list`. */
+export function staleGroups(table: string, subvolumes: string): string[] {
+  const alive = new Set([...subvolumes.matchAll(/^ID (\d+) /gm)].map(([, id]) => id));
+  const ids = [...table.matchAll(/^0\/(\d+)\s/gm)].map(([, id = ""]) => id);
+  return ids.filter((id) => Number(id) >= firstSubvolume && !alive.has(id)).map((id) => `0/${id}`);
+}
+
+/** btrfs's own trees have the ids below. */
+const firstSubvolume = 256;
 
 function ignoreMissing(error: NodeJS.ErrnoException): undefined {
   // Older kernels, and simple quotas, have no such file and no such trouble.

@@ -34,6 +34,9 @@ export type Recipe = z.infer<typeof RecipeFile> & {
   hash: string;
 };
 
+/** Raise it when bootstrap.ts or furnish.ts make something else of the same recipe: images are then built again. */
+const builderVersion = 1;
+
 /** Reads the recipe `<recipesDir>/<name>/`. Throws IMAGE_NOT_FOUND when there is none. */
 export async function readRecipe(recipesDir: string, name: string): Promise<Recipe> {
   const dir = join(recipesDir, name);
@@ -44,7 +47,7 @@ export async function readRecipe(recipesDir: string, name: string): Promise<Reci
       `Cannot build image "${name}": there is no recipe "${join(dir, "recipe.json")}"`,
     );
   }
-  const hash = createHash("sha256").update(text);
+  const hash = createHash("sha256").update(`builder ${builderVersion}\0`).update(text);
   const filesDir = join(dir, "root");
   const files = await readdir(filesDir, { recursive: true, withFileTypes: true }).catch(() => undefined); // it is optional
   for (const path of (files ?? [])
