@@ -54,7 +54,7 @@ test("unmounting what is not mounted, or not there, is no error", async () => {
   assert.equal(await unmount(scratch.path("nothing")), "gone");
 });
 
-test("a mount that is held is waited for, and detached lazily only when the waiting is over", async () => {
+test("a mount that is held is waited for, and detached lazily only when asked for and the waiting is over", async () => {
   await using scratch = await openScratch("held");
   const target = scratch.path("held");
   const tmpfs = { target, sizeBytes: 65_536, inodes: 16, uid: 0, gid: 0, mode: 0o700 };
@@ -69,6 +69,7 @@ test("a mount that is held is waited for, and detached lazily only when the wait
   await mountTmpfs(tmpfs);
   writeFileSync(join(target, "file"), "");
   await using _ = await open(join(target, "file"));
+  await assert.rejects(unmount(target), /busy/);
   assert.equal(await unmount(target, AbortSignal.abort()), "lazy");
   assert.deepEqual(listMounts(target), []);
 });
@@ -79,7 +80,7 @@ async function openScratch(...directories: string[]) {
   return {
     path: (name: string) => join(root, name),
     async [Symbol.asyncDispose]() {
-      for (const mount of listMounts(root).reverse()) await unmount(mount.target);
+      for (const mount of listMounts(root).reverse()) await unmount(mount.target, AbortSignal.abort());
       await rm(root, { recursive: true });
     },
   };

@@ -40,8 +40,8 @@ export async function bindReadOnly(source: string, target: string): Promise<void
 
 /**
  * Takes the mount at `target` away. Not mounted is as good as unmounted ("gone").
- * A busy mount is tried again until `signal` says that it is enough (without a signal: at once); then it is detached lazily and the answer is
- * "lazy": somebody on the host still holds it, what lies below must not be mounted a second time until it is released.
+ * A busy mount is an error. With a `signal` it is tried again until the signal says that it is enough, and then, as the last resort, detached
+ * lazily: "lazy" means that somebody on the host still holds it, and what lies below must not be mounted again until it is released.
  */
 export async function unmount(target: string, signal?: AbortSignal): Promise<"unmounted" | "gone" | "lazy"> {
   for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
@@ -51,9 +51,9 @@ export async function unmount(target: string, signal?: AbortSignal): Promise<"un
     } catch (error) {
       if (!(error instanceof HostProgramError)) throw error;
       if (/not mounted|no mount point|not found|No such file/.test(error.stderr)) return "gone";
-      if (!/busy/.test(error.stderr)) throw error;
+      if (!signal || !/busy/.test(error.stderr)) throw error;
     }
-    if (!signal || signal.aborted) break;
+    if (signal.aborted) break;
     await new Promise((resolve) => setTimeout(resolve, waitMs));
   }
   await run("umount", [...plain, "-l", target]);

@@ -156,7 +156,7 @@ export function checkOverlay(dataDir: string): Promise<Check> {
       ) as [string, string, string, string];
       for (const path of [join(lower, "before"), upper, work, target]) await mkdir(path, { recursive: true });
       await mountOverlay({ lower, upper, work, target });
-      undo.defer(async () => void (await unmount(target)));
+      undo.defer(async () => void (await unmount(target, AbortSignal.timeout(10_000))));
       // Works only with redirect_dir: what users meet as "cannot move a directory".
       await rename(join(target, "before"), join(target, "after"));
       return yes(`mounted and used below ${dirname(directory)}`);

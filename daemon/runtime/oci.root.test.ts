@@ -17,7 +17,7 @@ type Look = {
 };
 
 test("a run seen from inside", async (t) => {
-  await using box = await openBox(["look", "try", "stay"], { cpuBurst: false });
+  await using box = await openBox(["look", "try", "budgets", "stay"], { cpuBurst: false });
   const process = await box.create();
   await limitUserNamespace(process.pid, { userNamespaces: 0, inotifyInstances: 77, inotifyWatches: 7777 });
   const hostSide = Object.fromEntries(
@@ -27,7 +27,11 @@ test("a run seen from inside", async (t) => {
     ]),
   );
   await box.runtime.start(box.run, process);
-  const { look, try: said } = await box.answers<Look & { try: Record<string, string> }>();
+  const {
+    look,
+    try: said,
+    budgets,
+  } = await box.answers<Look & { try: Record<string, string>; budgets: Record<string, string> }>();
   const stdio = readdirSync(`/proc/${process.pid}/fd`).map((fd) => readlinkSync(`/proc/${process.pid}/fd/${fd}`));
   const seen = (name: string) => look[name] as string;
   const mounts = seen("/proc/self/mountinfo").trim().split("\n");
@@ -36,7 +40,7 @@ test("a run seen from inside", async (t) => {
 
   await t.test("it is PID 1 with the arguments and the small environment we gave", () => {
     assert.equal(look.pid, 1);
-    assert.deepEqual(look.args, ["/run/atoll/agent", "look", "try", "stay"]);
+    assert.deepEqual(look.args, ["/run/atoll/agent", "look", "try", "budgets", "stay"]);
     assert.deepEqual(new Set(look.env.map((entry) => entry.split("=")[0])), new Set(["HOME", "PATH"]));
     assert.equal(seen("hostname"), "box");
   });
@@ -89,6 +93,9 @@ test("a run seen from inside", async (t) => {
     assert.equal(seen("/proc/sys/user/max_user_namespaces").trim(), "0");
     assert.equal(seen("/proc/sys/user/max_inotify_instances").trim(), "77");
     assert.equal(seen("/proc/sys/user/max_inotify_watches").trim(), "7777");
+    assert.equal(budgets["inotify instances"], "77 then EMFILE");
+    assert.equal(budgets.terminals, "256 then ENOSPC");
+    assert.equal(budgets["bytes in the link directory"], "ENOSPC");
   });
 
   await t.test(

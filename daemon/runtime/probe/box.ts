@@ -70,9 +70,9 @@ export async function openBox(
   prepare(lower);
   await run("chown", ["--recursive", "--no-dereference", `${uidBase}:${uidBase}`, lower]);
   await mountOverlay({ lower, upper, work, target: join(runDir, "root") });
-  undo.defer(async () => void (await unmount(join(runDir, "root"))));
+  undo.defer(async () => void (await unmount(join(runDir, "root"), AbortSignal.timeout(10_000))));
   await mountTmpfs({ target: linkDir, sizeBytes: 65_536, inodes: 16, uid: uidBase, gid: uidBase, mode: 0o700 });
-  undo.defer(async () => void (await unmount(linkDir)));
+  undo.defer(async () => void (await unmount(linkDir, AbortSignal.timeout(10_000))));
 
   const netns = `a${tag}-0`;
   await run("ip", ["netns", "add", netns]);

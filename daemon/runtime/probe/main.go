@@ -23,6 +23,8 @@ func main() {
 			answers["look"] = look()
 		case "try":
 			answers["try"] = try()
+		case "budgets":
+			answers["budgets"] = budgets()
 		case "memory":
 			answers["memory"] = runChild("memory")
 		case "pids":

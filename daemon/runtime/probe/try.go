@@ -162,7 +162,7 @@ func errnoName(errno syscall.Errno) string {
 	names := map[syscall.Errno]string{
 		0: "done", syscall.EPERM: "EPERM", syscall.EACCES: "EACCES", syscall.ENOSYS: "ENOSYS", syscall.EROFS: "EROFS",
 		syscall.EAFNOSUPPORT: "EAFNOSUPPORT", syscall.EINVAL: "EINVAL", syscall.ENOENT: "ENOENT", syscall.EBUSY: "EBUSY",
-		syscall.EAGAIN: "EAGAIN", syscall.EFAULT: "EFAULT", syscall.EBADF: "EBADF", syscall.ETXTBSY: "ETXTBSY", syscall.ENOTDIR: "ENOTDIR",
+		syscall.EAGAIN: "EAGAIN", syscall.EFAULT: "EFAULT", syscall.EBADF: "EBADF", syscall.ETXTBSY: "ETXTBSY", syscall.EMFILE: "EMFILE", syscall.ENOSPC: "ENOSPC", syscall.ENOTDIR: "ENOTDIR",
 	}
 	if name, ok := names[errno]; ok {
 		return name
