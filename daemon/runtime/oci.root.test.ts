@@ -307,13 +307,22 @@ test("a creation that was cut off anywhere is cleared, with the runtime that was
     "when the group is there": (box) => box.cgroups.list(`atoll-${box.tag}`).length > 0,
     "when a process is in the group": (box) => box.cgroups.processes(box.group).length > 0,
     "when the gate is there": (box) => existsSync(join("/run/atoll", box.tag, "runc", box.run, "exec.fifo")),
-    "when the pid is written": (box) => existsSync(join(box.runDir, "pid")),
+    "when the pid is written": (box) => existsSync(join(box.bundleDir, "pid")),
   };
   for (const [moment, reached] of Object.entries(moments)) {
     await using box = await openBox(["stay"]);
-    await writeFile(join(box.runDir, "config.json"), JSON.stringify(box.spec));
+    await writeFile(join(box.bundleDir, "config.json"), JSON.stringify(box.spec));
     const root = join("/run/atoll", box.tag, "runc");
-    const args = ["--root", root, "create", "--bundle", box.runDir, "--pid-file", join(box.runDir, "pid"), box.run];
+    const args = [
+      "--root",
+      root,
+      "create",
+      "--bundle",
+      box.bundleDir,
+      "--pid-file",
+      join(box.bundleDir, "pid"),
+      box.run,
+    ];
     const runtime = spawn("runc", args, { stdio: "ignore", detached: true });
     const ended = new Promise((resolve) => runtime.once("exit", resolve));
     while (!reached(box) && runtime.exitCode === null) await new Promise((resolve) => setImmediate(resolve));
@@ -335,6 +344,21 @@ test("a start that the runtime refuses says so in the runtime's own words", asyn
     box.create(),
     /^Error: Cannot create the run with runc: .*\/run\/netns\/not-there.*no such file/,
   );
+});
+
+test("a creation ends with its signal, and what it left is cleared", async () => {
+  await using box = await openBox(["stay"]);
+  const reason = new Error("enough");
+  const stop = new AbortController();
+  const created = box.runtime.create(box.run, box.bundleDir, box.spec, stop.signal);
+  await until("the runtime has a directory", () => existsSync(join("/run/atoll", box.tag, "runc", box.run)));
+  stop.abort(reason);
+  // It may have been faster than we were.
+  await created.catch((error) => assert.equal(error, reason));
+  box.cgroups.killAll(box.group);
+  await box.runtime.delete(box.run, box.group, AbortSignal.timeout(10_000));
+  assert.deepEqual(await box.runtime.list(), []);
+  await assert.rejects(box.runtime.create(box.run, box.bundleDir, box.spec, stop.signal), reason);
 });
 
 test("the gate of a run whose process has ended does not open", async () => {

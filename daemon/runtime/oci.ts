@@ -13,8 +13,9 @@ import type { OciSpec } from "./spec.ts";
  * its process has ended -> `delete`. Failures carry the runtime's own words.
  */
 export type Runtime = {
-  /** Makes everything but runs nothing of ours yet: the process waits at its gate. `bundleDir` gets config.json and the runtime's log. */
-  create(id: string, bundleDir: string, spec: OciSpec): Promise<ProcessId>;
+  /** Makes everything but runs nothing of ours yet: the process waits at its gate. `bundleDir` gets config.json and the runtime's log.
+   * When `signal` ends it half-way, `recover` or the group's `killAll` with `delete` clears what is there. */
+  create(id: string, bundleDir: string, spec: OciSpec, signal?: AbortSignal): Promise<ProcessId>;
   /** Opens the gate. Throws when the process ended before. */
   start(id: string, process: ProcessId): Promise<void>;
   /** Gives back what the runtime holds of a run whose processes have ended, its groups included. A run that is not there is deleted. */
@@ -39,14 +40,15 @@ export type RuntimeOptions = {
 export async function openRuntime({ command, root, cgroups }: RuntimeOptions): Promise<Runtime> {
   await mkdir(root, { recursive: true, mode: 0o700 });
   const isRunc = basename(command) === "runc";
-  const call = (bundleDir: string, args: readonly string[]) => callRuntime(command, root, bundleDir, args);
+  const call = (logDir: string, args: readonly string[], signal?: AbortSignal) =>
+    callRuntime({ command, root, logDir, args, signal });
 
   const runtime: Runtime = {
-    async create(id, bundleDir, spec) {
+    async create(id, bundleDir, spec, signal) {
       refuseFalseDirectories(spec.root.path);
       const pidFile = join(bundleDir, "pid");
       await writeFile(join(bundleDir, "config.json"), JSON.stringify(spec), { mode: 0o600 });
-      await call(bundleDir, ["create", "--bundle", bundleDir, "--pid-file", pidFile, id]);
+      await call(bundleDir, ["create", "--bundle", bundleDir, "--pid-file", pidFile, id], signal);
       const pid = Number(await readFile(pidFile, "utf8"));
       const process = identify(pid);
       if (!process) throw new Error(`Cannot create run "${id}": its process ${pid} ended at once`);
@@ -107,7 +109,8 @@ function refuseFalseDirectories(rootDir: string): void {
  * The created process keeps the standard descriptors of the program that made it, so they are /dev/null: a pipe would end
  * with the daemon, a file would be the sandbox's way to fill the host's disk. Words come from the runtime's log.
  */
-async function callRuntime(command: string, root: string, logDir: string, args: readonly string[]): Promise<void> {
+async function callRuntime({ command, root, logDir, args, signal: stop }: RuntimeCall): Promise<void> {
+  stop?.throwIfAborted();
   const log = join(logDir, "runtime.log");
   await rm(log, { force: true });
   const nothing = await open("/dev/null", "r+");
@@ -117,9 +120,10 @@ async function callRuntime(command: string, root: string, logDir: string, args: 
       const child = spawn(command, ["--root", root, "--log", log, "--log-format", "json", ...args], {
         stdio: [nothing.fd, nothing.fd, nothing.fd],
         detached: true,
+        ...(stop && { signal: stop, killSignal: "SIGKILL" as const }),
         env: { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" },
       });
-      child.on("error", reject);
+      child.on("error", (error) => reject(stop?.aborted ? stop.reason : error));
       child.on("exit", (code, signal) => resolve({ code, signal }));
     });
     if (code === 0) return;
@@ -131,6 +135,14 @@ async function callRuntime(command: string, root: string, logDir: string, args: 
     await nothing.close();
   }
 }
+
+type RuntimeCall = {
+  command: string;
+  root: string;
+  logDir: string;
+  args: readonly string[];
+  signal: AbortSignal | undefined;
+};
 
 /** The last error of a runtime's JSON log. */
 function lastWords(log: string): string {

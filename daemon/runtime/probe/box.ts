@@ -25,6 +25,7 @@ export type Box = {
   tag: string;
   run: string;
   runDir: string;
+  bundleDir: string;
   group: string;
   netnsFile: string;
   spec: OciSpec;
@@ -48,6 +49,7 @@ export async function openBox(
   const tagDir = join("/run/atoll", tag);
   const runDir = join(tagDir, run_);
   const linkDir = join(runDir, "link");
+  const bundleDir = join(runDir, "bundle");
   const group = `atoll-${tag}/${run_}`;
   const agentFile = await buildProbe();
 
@@ -55,6 +57,7 @@ export async function openBox(
     await mkdir(path, { recursive: true, mode: 0o711 });
   }
   undo.defer(() => rm(tagDir, { recursive: true }));
+  await mkdir(bundleDir, { mode: 0o700 });
   for (const name of ["hosts", "hostname", "resolv.conf"])
     await writeFile(join(runDir, "etc", name), `the run's ${name}\n`);
   await writeFile(join(runDir, "ca.pem"), "certificates\n");
@@ -108,12 +111,13 @@ export async function openBox(
     tag,
     run: run_,
     runDir,
+    bundleDir,
     group,
     netnsFile: `/run/netns/${netns}`,
     spec,
     cgroups,
     runtime,
-    create: async () => (created = await runtime.create(run_, runDir, spec)),
+    create: async () => (created = await runtime.create(run_, bundleDir, spec)),
     async answers<T>() {
       const file = join(linkDir, "answers");
       await until("the probe has answered", () => existsSync(file));
