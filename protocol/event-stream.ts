@@ -16,11 +16,13 @@ const eventLimitChars = 8 * 1024 * 1024;
 /**
  * The events of a byte stream, by the WHATWG rules (CR, LF and CRLF; several data lines are joined by LF; comments and
  * other fields are passed over; an event cut off by the end of the stream is dropped). The source is cancelled when the
- * reader stops. `onBytes` is called for everything that arrives, also comments.
+ * reader stops. `onBytes` is called for everything that arrives, also comments. Throws RangeError for a line of more than
+ * `limitChars`.
  */
 export async function* decodeEvents(
   source: ReadableStream<Uint8Array>,
   onBytes: () => void = () => {},
+  limitChars = eventLimitChars,
 ): AsyncGenerator<ServerSentEvent, void, undefined> {
   const decoder = new TextDecoder();
   const reader = source.getReader();
@@ -52,7 +54,7 @@ export async function* decodeEvents(
         else if (line.text.startsWith("id:")) id = line.text.slice(line.text[3] === " " ? 4 : 3);
       }
       text = text.slice(start);
-      if (text.length > eventLimitChars) throw new RangeError("Cannot read the event stream: a line has no end");
+      if (text.length > limitChars) throw new RangeError("Cannot read the event stream: a line has no end");
     }
   } finally {
     await reader.cancel().catch(() => {}); // the stream may have failed already, which the reader was told

@@ -1,0 +1,152 @@
+import { SandboxError } from "../protocol/errors.ts";
+import type { ProcessEvent } from "../protocol/process.ts";
+import { bytesToBase64, sendable, textToBytes, type Content } from "./bytes.ts";
+import type { CallOf } from "./call.ts";
+import { nullForUndefined } from "./config.ts";
+import type { ExecOptions } from "./exec-options.ts";
+import type { Arrived } from "./follow-events.ts";
+import { randomId, type Scope } from "./scope.ts";
+
+/** What is run: a text for the session's shell, or a program with its arguments. */
+export type Command = { command: string } | { argv: readonly string[] };
+
+/** The command in one line, for people. */
+export function shown(command: Command): string {
+  return "command" in command ? command.command : command.argv.join(" ");
+}
+
+/**
+ * After an abort, how long to wait for the start of a command whose request is under way, to stop it then: a sandbox that
+ * has to wake takes well under a second.
+ */
+const startAfterAbortMs = 10_000;
+
+/**
+ * Starts a command and follows it to its end. The process's id is chosen here, so a request that is repeated after a loss
+ * attaches to the same process: nothing runs twice. Input is written and an abort is passed on meanwhile.
+ */
+export async function* runCommand(
+  scope: Scope,
+  command: Command,
+  options: ExecOptions,
+): AsyncGenerator<Arrived<ProcessEvent>> {
+  const { signal } = options;
+  requireNotAborted(signal);
+  const ready = scope.ready();
+  if (ready) {
+    await ready;
+    requireNotAborted(signal);
+  }
+  const process = { sandbox: scope.sandbox, process: randomId() };
+  const giveUp = new AbortController();
+  const input = new AbortController();
+  let started = false;
+  let inputError: { error: unknown } | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+
+  function stop(reason: "aborted" | "killed"): void {
+    scope.transport.json("stopProcess", { params: process, body: { reason } }).catch((error: unknown) => {
+      if (!hasEnded(error)) giveUp.abort(error);
+    });
+  }
+  function onAbort(): void {
+    if (started) stop("aborted");
+    else timer = setTimeout(() => giveUp.abort(neverStarted(signal)), startAfterAbortMs);
+  }
+  async function begin(): Promise<void> {
+    started = true;
+    clearTimeout(timer);
+    if (signal?.aborted) stop("aborted");
+    if (options.stdin === undefined || isInline(options.stdin)) return;
+    try {
+      await writeInput(scope, process, options.stdin, input.signal);
+    } catch (error) {
+      if (hasEnded(error) || input.signal.aborted) return;
+      inputError = { error };
+      stop("killed");
+    }
+  }
+
+  signal?.addEventListener("abort", onAbort, { once: true });
+  try {
+    const call: CallOf<"exec"> = {
+      params: { sandbox: scope.sandbox },
+      body: requestOf(process.process, command, scope.session, options),
+    };
+    for await (const arrived of scope.transport.events("exec", call, { signal: giveUp.signal })) {
+      if (arrived.event.type === "start") {
+        if (started) continue; // told again to a reader that came back
+        void begin();
+      }
+      if (arrived.event.type === "complete" && inputError) throw inputError.error;
+      yield arrived;
+    }
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", onAbort);
+    if (started) input.abort();
+  }
+}
+
+function requireNotAborted(signal: AbortSignal | undefined): void {
+  if (!signal?.aborted) return;
+  throw new SandboxError("ABORTED", "Cannot run the command: the signal was aborted before it began", {
+    cause: signal.reason,
+  });
+}
+
+function neverStarted(signal: AbortSignal | undefined): SandboxError {
+  const why = `aborted, and it is not known to have begun within ${startAfterAbortMs / 1_000} s`;
+  return new SandboxError("ABORTED", `Cannot run the command: ${why}`, { cause: signal?.reason });
+}
+
+/** Whether an error only says that the process, or its reading, has come to its end. */
+function hasEnded(error: unknown): boolean {
+  return SandboxError.is(error, "PROCESS_NOT_FOUND") || SandboxError.is(error, "STALE_HANDLE");
+}
+
+function requestOf(
+  processId: string,
+  command: Command,
+  session: string | null,
+  options: ExecOptions,
+): CallOf<"exec">["body"] {
+  const { cwd, env, timeout, user, stdin, stderr } = options;
+  return {
+    processId,
+    ...("command" in command ? command : { argv: [...command.argv] }),
+    session,
+    ...(cwd !== undefined && { cwd }),
+    ...(env && { env: nullForUndefined(env) }),
+    ...(timeout !== undefined && { timeoutMs: timeout }),
+    ...(user !== undefined && { user }),
+    ...(stdin !== undefined && { stdin: isInline(stdin) ? { base64: base64Of(stdin) } : "pipe" }),
+    ...(stderr !== undefined && { stderr }),
+  };
+}
+
+/**
+ * Input up to this size goes with the request; more is written while the command reads, because a request's JSON is held
+ * in memory on its whole way.
+ */
+const inlineLimit = 64 * 1024;
+
+function isInline(stdin: Content): stdin is string | Uint8Array | ArrayBuffer {
+  if (typeof stdin === "string") return stdin.length <= inlineLimit;
+  return (stdin instanceof Uint8Array || stdin instanceof ArrayBuffer) && stdin.byteLength <= inlineLimit;
+}
+
+function base64Of(stdin: string | Uint8Array | ArrayBuffer): string {
+  if (typeof stdin === "string") return bytesToBase64(textToBytes(stdin));
+  return bytesToBase64(stdin instanceof Uint8Array ? stdin : new Uint8Array(stdin));
+}
+
+async function writeInput(
+  scope: Scope,
+  params: CallOf<"writeStdin">["params"],
+  stdin: Content,
+  signal: AbortSignal,
+): Promise<void> {
+  const body = (await sendable(stdin)) as BodyInit;
+  await scope.transport.json("writeStdin", { params, query: { end: "true" }, body }, signal);
+}

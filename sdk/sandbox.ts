@@ -1,0 +1,293 @@
+import { SandboxError } from "../protocol/errors.ts";
+import type { GitCheckoutResult } from "../protocol/file.ts";
+import { requireSandboxId } from "../protocol/names.ts";
+import type { SandboxInfo } from "../protocol/sandbox.ts";
+import type { Content } from "./bytes.ts";
+import type { CallOf } from "./call.ts";
+import { configOf, nullForUndefined, requireSupported, type SandboxOptions } from "./config.ts";
+import { type Connection, defaultConnection } from "./connection.ts";
+import type { Variables } from "./exec-options.ts";
+import type {
+  ExistsResult,
+  FileInfo,
+  FileResult,
+  ListFilesOptions,
+  ListFilesResult,
+  MoveResult,
+  WriteFileOptions,
+} from "./file-types.ts";
+import type { GitCheckoutOptions } from "./git.ts";
+import type { AbstractFields, AbstractStatics, SandboxFields, SandboxStatics } from "./sandbox-fields.ts";
+import { callIn, now, randomId, type Scope } from "./scope.ts";
+import { Session, type SessionOptions } from "./session.ts";
+import type { SessionMethods } from "./session-methods.ts";
+
+/** Where a sandbox is: what `getSandbox` gives to the class it makes. */
+export type SandboxPlace = { connection: Connection; id: string; options: SandboxOptions };
+
+const defaultSession = "default";
+
+/** What Sandbox is at run time. Its public type, below, has the fields of subclasses too. */
+class SandboxHandle implements SessionMethods {
+  readonly #place: SandboxPlace;
+  #id: string | undefined;
+  /** Whether the daemon knows the options; a promise while they are on their way. */
+  #told: Promise<void> | true | undefined;
+  #session: Session | undefined;
+
+  /** Not for programs: `getSandbox` makes them. A subclass with a constructor of its own passes its arguments on. */
+  constructor(place: SandboxPlace, ..._rest: unknown[]) {
+    this.#place = place;
+  }
+
+  /** The sandbox's id. */
+  get id(): string {
+    if (this.#id !== undefined) return this.#id;
+    const { id, options } = this.#place;
+    const normalize = options.normalizeId ?? (this as SandboxFields).normalizeId ?? false;
+    const normalized = normalize ? id.toLowerCase() : id;
+    requireSandboxId(normalized);
+    return (this.#id = normalized);
+  }
+
+  // Never: the overloads of the contract say which result belongs to which options, one body cannot.
+  exec(...call: [string, ...unknown[]]): Promise<never> {
+    return this.#own.exec(...call);
+  }
+
+  execStream(...call: [string, ...unknown[]]): Promise<ReadableStream<Uint8Array>> {
+    return this.#own.execStream(...call);
+  }
+
+  writeFile(path: string, content: Content, options?: WriteFileOptions): Promise<FileResult> {
+    return this.#own.writeFile(path, content, options);
+  }
+
+  readFile(path: string, options?: { encoding?: "utf-8" | "utf8" | "base64" | "none" | undefined }): Promise<never> {
+    return this.#own.readFile(path, options);
+  }
+
+  readFileStream(path: string): Promise<ReadableStream<Uint8Array>> {
+    return this.#own.readFileStream(path);
+  }
+
+  mkdir(path: string, options?: { recursive?: boolean }): Promise<FileResult> {
+    return this.#own.mkdir(path, options);
+  }
+
+  deleteFile(path: string, options?: { recursive?: boolean }): Promise<FileResult> {
+    return this.#own.deleteFile(path, options);
+  }
+
+  renameFile(oldPath: string, newPath: string): Promise<MoveResult> {
+    return this.#own.renameFile(oldPath, newPath);
+  }
+
+  moveFile(sourcePath: string, destinationPath: string): Promise<MoveResult> {
+    return this.#own.moveFile(sourcePath, destinationPath);
+  }
+
+  exists(path: string): Promise<ExistsResult> {
+    return this.#own.exists(path);
+  }
+
+  stat(path: string): Promise<FileInfo> {
+    return this.#own.stat(path);
+  }
+
+  listFiles(path: string, options?: ListFilesOptions): Promise<ListFilesResult> {
+    return this.#own.listFiles(path, options);
+  }
+
+  uploadArchive(path: string, archive: Content): Promise<FileResult> {
+    return this.#own.uploadArchive(path, archive);
+  }
+
+  downloadArchive(path: string): Promise<ReadableStream<Uint8Array>> {
+    return this.#own.downloadArchive(path);
+  }
+
+  gitCheckout(repoUrl: string, options?: GitCheckoutOptions): Promise<GitCheckoutResult> {
+    return this.#own.gitCheckout(repoUrl, options);
+  }
+
+  /**
+   * Sets environment variables of the sandbox and its default session, for the commands to come; undefined or null
+   * unsets one. They outlive sleep. Starts nothing.
+   */
+  async setEnvVars(variables: Variables): Promise<void> {
+    await this.#set({ envVars: nullForUndefined(variables) });
+  }
+
+  /**
+   * Makes a session: saved shell state of its own, which outlives sleep. Throws SESSION_ALREADY_EXISTS, FILE_NOT_FOUND for
+   * a missing `cwd`.
+   */
+  async createSession(options: SessionOptions = {}): Promise<Session> {
+    const { env, ...rest } = options;
+    const id = options.id ?? `session-${randomId()}`;
+    await callIn(this.#scope(id), "createSession", {
+      body: { ...rest, id, ...(env && { env: nullForUndefined(env) }) },
+    });
+    return new Session(id, this.#scope(id));
+  }
+
+  /** A session that was made before. Throws SESSION_NOT_FOUND. */
+  async getSession(id: string): Promise<Session> {
+    const scope = this.#scope(id);
+    await scope.ready();
+    await scope.transport.json("getSession", { params: { sandbox: this.id, session: id } });
+    return new Session(id, scope);
+  }
+
+  /** Forgets a session; its running commands go on. Throws SESSION_NOT_FOUND. */
+  async deleteSession(id: string): Promise<{ success: true; sessionId: string; timestamp: string }> {
+    const scope = this.#scope(id);
+    await scope.ready();
+    await scope.transport.json("deleteSession", { params: { sandbox: this.id, session: id } });
+    return { success: true, sessionId: id, timestamp: now() };
+  }
+
+  /** Starts or wakes the sandbox; every verb that needs it does so by itself. Throws NOT_SUPPORTED for a snapshot. */
+  async start(options: { snapshot?: string } = {}): Promise<SandboxInfo> {
+    if (options.snapshot !== undefined) {
+      throw new SandboxError("NOT_SUPPORTED", `Cannot start "${this.id}" from a snapshot: this version has none`);
+    }
+    return callIn(this.#scope(null), "start", {});
+  }
+
+  /**
+   * Sleep now: processes get `signal` (default "SIGTERM") and end, the disk stays, the next verb wakes it. `existed` is
+   * false for a name without a sandbox.
+   */
+  async stop(signal?: string): Promise<{ existed: boolean }> {
+    return this.#record("stop", { body: { ...(signal !== undefined && { signal }) } });
+  }
+
+  /** Removes the sandbox and everything it has; its name is free at once. `existed` is false for a name without one. */
+  async destroy(): Promise<{ existed: boolean }> {
+    const outcome = await this.#record("destroy", {});
+    this.#told = undefined; // a new sandbox of this name is to have the options too
+    return outcome;
+  }
+
+  /** What is known of the sandbox; wakes nothing. Throws SANDBOX_NOT_FOUND. */
+  async info(): Promise<SandboxInfo> {
+    return this.#record("info", {});
+  }
+
+  /** Changes the idle time after which it sleeps: "30s", "5m", "1h" or a number of seconds. */
+  async setSleepAfter(sleepAfter: string | number): Promise<void> {
+    await this.#set({ sleepAfter });
+  }
+
+  /** True: it never sleeps by itself. */
+  async setKeepAlive(keepAlive: boolean): Promise<void> {
+    await this.#set({ keepAlive });
+  }
+
+  /** Replaces the labels. */
+  async setLabels(labels: Record<string, string>): Promise<void> {
+    await this.#set({ labels });
+  }
+
+  get #own(): Session {
+    return (this.#session ??= new Session(
+      defaultSession,
+      this.#scope(this.#hasDefaultSession() ? defaultSession : null),
+    ));
+  }
+
+  #hasDefaultSession(): boolean {
+    return this.#place.options.enableDefaultSession ?? (this as SandboxFields).enableDefaultSession ?? true;
+  }
+
+  #scope(session: string | null): Scope {
+    return {
+      transport: this.#place.connection.transport,
+      sandbox: this.id,
+      session,
+      directory: session ?? defaultSession,
+      ready: () => this.#ready(),
+    };
+  }
+
+  /** Sends the options, once for all callers; a failed attempt is made again by the next. */
+  #ready(): Promise<void> | undefined {
+    if (this.#told === true) return undefined;
+    if (this.#told) return this.#told;
+    requireSupported(this.id, this);
+    const body = configOf(this.id, this, this.#place.options);
+    if (!body) {
+      this.#told = true;
+      return undefined;
+    }
+    const telling: Promise<void> = this.#place.connection.transport
+      .json("configure", { params: { sandbox: this.id }, body })
+      .then(
+        () => this.#tell(telling, true),
+        (error: unknown) => {
+          this.#tell(telling, undefined);
+          throw error;
+        },
+      );
+    this.#told = telling;
+    return telling;
+  }
+
+  /** Unless the sandbox was destroyed meanwhile. */
+  #tell(telling: Promise<void>, told: true | undefined): void {
+    if (this.#told === telling) this.#told = told;
+  }
+
+  async #set(settings: NonNullable<CallOf<"set">["body"]>): Promise<void> {
+    await callIn(this.#scope(null), "set", { body: settings });
+  }
+
+  /** A verb that must not make the sandbox by telling its options. */
+  async #record<V extends "stop" | "destroy" | "info">(verb: V, call: Omit<CallOf<V>, "params">) {
+    requireSupported(this.id, this);
+    const { transport } = this.#place.connection;
+    return transport.json(verb, { params: { sandbox: this.id }, ...call } as unknown as CallOf<V>);
+  }
+}
+
+/**
+ * A named computer. It is there when its first verb is called, sleeps when it is left alone, and continues at the next.
+ * Programs get one from `getSandbox`; a subclass may set SandboxFields, and add methods of its own.
+ */
+export type Sandbox = SandboxHandle & SandboxFields & AbstractFields;
+export type SandboxClass<T extends Sandbox = Sandbox> = new (place: SandboxPlace, ...rest: unknown[]) => T;
+export const Sandbox = SandboxHandle as unknown as SandboxClass & SandboxStatics & AbstractStatics;
+
+/** A class of sandboxes at a daemon: what an app's `env` holds under the class's name. */
+export type SandboxNamespace<T extends Sandbox = Sandbox> = { connection: Connection; sandboxClass: SandboxClass<T> };
+
+/**
+ * The sandbox of this name: the same one from anywhere. Nothing is sent before its first verb; then `options`, and the fields
+ * of the namespace's class, are told once.
+ *
+ * `namespace`: an app's binding (`env.MySandbox`), a Connection, or nothing for the default connection. `id`: 1 to 63
+ * letters, digits and hyphens, else INVALID_SANDBOX_ID is thrown here.
+ */
+export function getSandbox<T extends Sandbox = Sandbox>(
+  namespace: SandboxNamespace<T> | Connection | null | undefined,
+  id: string,
+  options?: SandboxOptions,
+): T;
+export function getSandbox(id: string, options?: SandboxOptions): Sandbox;
+export function getSandbox(...call: unknown[]): Sandbox {
+  const [namespace, id, options = {}] = (typeof call[0] === "string" ? [undefined, ...call] : call) as [
+    SandboxNamespace | Connection | null | undefined,
+    string,
+    SandboxOptions?,
+  ];
+  const { connection, sandboxClass } =
+    namespace && "sandboxClass" in namespace
+      ? namespace
+      : { connection: namespace ?? defaultConnection(), sandboxClass: Sandbox };
+  if (typeof id !== "string") throw new SandboxError("INVALID_SANDBOX_ID", "Cannot get a sandbox: its id is no text");
+  const sandbox = new sandboxClass({ connection, id, options });
+  void sandbox.id; // an illegal one is refused here rather than at the first verb
+  return sandbox;
+}

@@ -1,0 +1,118 @@
+import type { GitCheckoutResult } from "../protocol/file.ts";
+import type { Content } from "./bytes.ts";
+import type { ExecCallbacks, ExecOptions, ExecResult, Variables } from "./exec-options.ts";
+import type {
+  ExistsResult,
+  FileInfo,
+  FileResult,
+  ListFilesOptions,
+  ListFilesResult,
+  MoveResult,
+  ReadFileResult,
+  ReadFileStreamResult,
+  WriteFileOptions,
+} from "./file-types.ts";
+import type { GitCheckoutOptions } from "./git.ts";
+
+type Streamed = ExecOptions & { stream: true; onOutput?: undefined };
+type Buffered = ExecOptions & ExecCallbacks<Uint8Array> & { encoding: "buffer" };
+type Texts = ExecOptions & ExecCallbacks<string>;
+
+/**
+ * What can be done in a session: run commands and use files. A sandbox has the same methods, which act in its default
+ * session.
+ *
+ * Every method starts or wakes the sandbox. Besides the errors it names, each may throw the codes that concern them all:
+ * UNAUTHORIZED, SANDBOX_UNAVAILABLE, CAPACITY_EXCEEDED, START_TIMEOUT, AGENT_UNREACHABLE, VALIDATION_FAILED, NO_SPACE.
+ * Paths that are relative start at the session's directory, "/workspace" at first.
+ */
+export interface SessionMethods {
+  /**
+   * Runs a command and waits for its end. A text runs in the session's shell: what it leaves behind (directory,
+   * variables, functions, aliases) is there for the next one. A file with arguments runs without a shell, so nothing needs
+   * quoting.
+   *
+   * An exit code other than 0 is a result, not an error. Output is exact, stdout and stderr each in order. The command is
+   * complete when its own process has exited; what it left in the background goes on. A lost connection or a restarted
+   * daemon loses no output and runs nothing twice. With `stream: true` the result is a Response whose body is
+   * server-sent ExecEvents.
+   *
+   * Throws FILE_NOT_FOUND for a missing `cwd`, SESSION_NOT_FOUND, ABORTED when `signal` aborted before it began.
+   */
+  exec(command: string, options: Streamed): Promise<Response>;
+  exec(command: string, options: Buffered): Promise<ExecResult<Uint8Array>>;
+  exec(command: string, options?: Texts): Promise<ExecResult>;
+  exec(file: string, args: readonly string[], options: Streamed): Promise<Response>;
+  exec(file: string, args: readonly string[], options: Buffered): Promise<ExecResult<Uint8Array>>;
+  exec(file: string, args: readonly string[], options?: Texts): Promise<ExecResult>;
+
+  /**
+   * The same as a stream of server-sent ExecEvents, for `parseSSEStream`. It resolves when the command has begun.
+   * Cancelling the stream does not end the command; `signal` does. Errors as `exec`.
+   */
+  execStream(command: string, options?: ExecOptions): Promise<ReadableStream<Uint8Array>>;
+  execStream(file: string, args: readonly string[], options?: ExecOptions): Promise<ReadableStream<Uint8Array>>;
+
+  /**
+   * Replaces a file whole or not at all, and makes the directories above it. Text is written as UTF-8; a stream is written
+   * as it comes, whatever its length. Mode, owner and symlinks of a former file are kept.
+   *
+   * Throws IS_DIRECTORY, NOT_DIRECTORY, NO_SPACE, READ_ONLY. What a stream throws is thrown, and the old file is still whole.
+   */
+  writeFile(path: string, content: Content, options?: WriteFileOptions): Promise<FileResult>;
+
+  /**
+   * A file's content. Without `encoding`, a UTF-8 file is text and any other is base64, as the result's `encoding` says;
+   * "utf-8" and "base64" force one; "none" gives a stream, for files of any size.
+   *
+   * Throws FILE_NOT_FOUND, IS_DIRECTORY.
+   */
+  readFile(path: string, options: { encoding: "none" }): Promise<ReadFileStreamResult>;
+  readFile(path: string, options?: { encoding?: "utf-8" | "utf8" | "base64" | undefined }): Promise<ReadFileResult>;
+
+  /**
+   * A file as server-sent FileStreamEvents, for `streamFile` and `collectFile`: `metadata`, then `chunk`s, then `complete`
+   * or `error`. Whether it is text is told by its first bytes.
+   *
+   * Throws FILE_NOT_FOUND, IS_DIRECTORY.
+   */
+  readFileStream(path: string): Promise<ReadableStream<Uint8Array>>;
+
+  /** Makes a directory; with `recursive` also those above it, and one that is there is no error. Throws FILE_EXISTS, FILE_NOT_FOUND, NOT_DIRECTORY. */
+  mkdir(path: string, options?: { recursive?: boolean }): Promise<FileResult>;
+
+  /** Removes a file; with `recursive` a directory and all in it. Throws FILE_NOT_FOUND, IS_DIRECTORY. */
+  deleteFile(path: string, options?: { recursive?: boolean }): Promise<FileResult>;
+
+  /** Gives a file or directory another name. Throws FILE_NOT_FOUND, NOT_EMPTY. */
+  renameFile(oldPath: string, newPath: string): Promise<MoveResult>;
+
+  /** Moves a file or directory. Throws FILE_NOT_FOUND, NOT_EMPTY. */
+  moveFile(sourcePath: string, destinationPath: string): Promise<MoveResult>;
+
+  /** Whether something is at a path; a symlink counts, wherever it leads. */
+  exists(path: string): Promise<ExistsResult>;
+
+  /** What is at a path. Throws FILE_NOT_FOUND. */
+  stat(path: string): Promise<FileInfo>;
+
+  /** What is in a directory, however much. Throws FILE_NOT_FOUND, NOT_DIRECTORY. */
+  listFiles(path: string, options?: ListFilesOptions): Promise<ListFilesResult>;
+
+  /** Unpacks a tar stream into a directory, which is made if missing. Nothing in it can lead out of the sandbox. */
+  uploadArchive(path: string, archive: Content): Promise<FileResult>;
+
+  /** A directory's content, or one file, as a tar stream. Throws FILE_NOT_FOUND. */
+  downloadArchive(path: string): Promise<ReadableStream<Uint8Array>>;
+
+  /**
+   * Clones a git repository: by http, https, ssh, or from a path inside the sandbox.
+   *
+   * Throws INVALID_GIT_URL, GIT_REPOSITORY_NOT_FOUND, GIT_BRANCH_NOT_FOUND, GIT_AUTH_FAILED, GIT_NETWORK_ERROR,
+   * GIT_CLONE_FAILED, each with git's own words.
+   */
+  gitCheckout(repoUrl: string, options?: GitCheckoutOptions): Promise<GitCheckoutResult>;
+
+  /** Sets environment variables of the commands to come; undefined or null unsets one. */
+  setEnvVars(variables: Variables): Promise<void>;
+}

@@ -1,0 +1,132 @@
+import type { GitCheckoutResult } from "../protocol/file.ts";
+import type { Content } from "./bytes.ts";
+import type { Command } from "./command.ts";
+import { nullForUndefined } from "./config.ts";
+import { exec, execResponse, execStream } from "./exec.ts";
+import type { ExecCallbacks, ExecOptions, Variables } from "./exec-options.ts";
+import { readFileStream } from "./file-stream.ts";
+import type {
+  ExistsResult,
+  FileInfo,
+  FileResult,
+  ListFilesOptions,
+  ListFilesResult,
+  MoveResult,
+  WriteFileOptions,
+} from "./file-types.ts";
+import * as files from "./files.ts";
+import { gitCheckout, type GitCheckoutOptions } from "./git.ts";
+import type { Scope } from "./scope.ts";
+import type { SessionMethods } from "./session-methods.ts";
+
+/** How a session begins. */
+export type SessionOptions = {
+  /** 1 to 64 letters, digits, dots, underscores and hyphens. Default: a random one. */
+  id?: string | undefined;
+  /** Variables the session has beside those of the sandbox; null unsets one. */
+  env?: Variables | undefined;
+  /** Directory it starts in. Default "/workspace". */
+  cwd?: string | undefined;
+  /** Time limit, in milliseconds, of commands that name none. Default: none. */
+  commandTimeoutMs?: number | undefined;
+};
+
+type AnyExecOptions = ExecOptions & ExecCallbacks<string> & ExecCallbacks<Uint8Array>;
+
+/**
+ * Saved shell state of a sandbox: what a command leaves behind is there for the next. Commands of one session may run at
+ * the same time; each starts from the state of its start. Made by `createSession` and `getSession`.
+ */
+export class Session implements SessionMethods {
+  readonly id: string;
+  readonly #scope: Scope;
+
+  /** Not for programs: sessions come from a sandbox. */
+  constructor(id: string, scope: Scope) {
+    this.id = id;
+    this.#scope = scope;
+  }
+
+  // Never: the overloads of the contract say which result belongs to which options, one body cannot.
+  exec(...call: [string, ...unknown[]]): Promise<never> {
+    const { command, options } = read(call);
+    const streamed = options.stream && !options.onOutput;
+    return (streamed ? execResponse : exec)(this.#scope, command, options) as Promise<never>;
+  }
+
+  execStream(...call: [string, ...unknown[]]): Promise<ReadableStream<Uint8Array>> {
+    const { command, options } = read(call);
+    return execStream(this.#scope, command, options);
+  }
+
+  writeFile(path: string, content: Content, options: WriteFileOptions = {}): Promise<FileResult> {
+    return files.writeFile(this.#scope, path, content, options);
+  }
+
+  readFile(
+    path: string,
+    options: { encoding?: "utf-8" | "utf8" | "base64" | "none" | undefined } = {},
+  ): Promise<never> {
+    return files.readFile(this.#scope, path, options.encoding) as Promise<never>;
+  }
+
+  readFileStream(path: string): Promise<ReadableStream<Uint8Array>> {
+    return readFileStream(this.#scope, path);
+  }
+
+  mkdir(path: string, options: { recursive?: boolean } = {}): Promise<FileResult> {
+    return files.mkdir(this.#scope, path, options);
+  }
+
+  deleteFile(path: string, options: { recursive?: boolean } = {}): Promise<FileResult> {
+    return files.deleteFile(this.#scope, path, options);
+  }
+
+  renameFile(oldPath: string, newPath: string): Promise<MoveResult> {
+    return files.moveFile(this.#scope, oldPath, newPath);
+  }
+
+  moveFile(sourcePath: string, destinationPath: string): Promise<MoveResult> {
+    return files.moveFile(this.#scope, sourcePath, destinationPath);
+  }
+
+  exists(path: string): Promise<ExistsResult> {
+    return files.exists(this.#scope, path);
+  }
+
+  stat(path: string): Promise<FileInfo> {
+    return files.stat(this.#scope, path);
+  }
+
+  listFiles(path: string, options: ListFilesOptions = {}): Promise<ListFilesResult> {
+    return files.listFiles(this.#scope, path, options);
+  }
+
+  uploadArchive(path: string, archive: Content): Promise<FileResult> {
+    return files.uploadArchive(this.#scope, path, archive);
+  }
+
+  downloadArchive(path: string): Promise<ReadableStream<Uint8Array>> {
+    return files.downloadArchive(this.#scope, path);
+  }
+
+  gitCheckout(repoUrl: string, options: GitCheckoutOptions = {}): Promise<GitCheckoutResult> {
+    return gitCheckout(this.#scope, repoUrl, options);
+  }
+
+  async setEnvVars(variables: Variables): Promise<void> {
+    await this.#scope.ready();
+    await this.#scope.transport.json("setSessionEnv", {
+      params: { sandbox: this.#scope.sandbox, session: this.id },
+      body: { env: nullForUndefined(variables) },
+    });
+  }
+}
+
+/** `(command, options?)` or `(file, args, options?)`. */
+function read([first, second, third]: [string, ...unknown[]]): { command: Command; options: AnyExecOptions } {
+  if (Array.isArray(second)) {
+    return { command: { argv: [first, ...(second as string[])] }, options: (third ?? {}) as AnyExecOptions };
+  }
+  return { command: { command: first }, options: (second ?? {}) as AnyExecOptions };
+}
