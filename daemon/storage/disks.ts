@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { chmod, chown, mkdir, readdir, readFile, rename } from "node:fs/promises";
+import { chmod, chown, mkdir, readdir, readlink, rename, symlink } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
@@ -7,7 +7,7 @@ import { SandboxError } from "../../protocol/errors.ts";
 import { HostProgramError, run } from "../linux/run.ts";
 import { endPool, openPool, type Pool, type PoolOptions } from "./pool.ts";
 import { freeSpace, judgeSpace } from "./space.ts";
-import { writeDurably } from "./whole-file.ts";
+import { syncDirectory } from "./whole-file.ts";
 
 /** What one sandbox has changed on top of its image. */
 export type Disk = {
@@ -32,7 +32,7 @@ export async function openDisks({ uidBase, ...options }: DisksOptions): Promise<
 }
 
 /**
- * One btrfs subvolume for each disk: `disks/<id>/{disk.json,upper,work}` in the pool. Disks are made in `new/` and renamed into
+ * One btrfs subvolume for each disk: `disks/<id>/{meta,upper,work}` in the pool. Disks are made in `new/` and renamed into
  * place, so that under `disks/` each is whole. Callers see to it that one id has one
  * caller at a time, and that a disk is unmounted before it is destroyed.
  *
@@ -61,7 +61,7 @@ export class Disks {
       await mkdir(join(dir, "upper"), { mode: 0o755 });
       await chown(join(dir, "upper"), this.#uidBase, this.#uidBase);
       await mkdir(join(dir, "work"), { mode: 0o700 });
-      await writeDurably(join(dir, metaName), JSON.stringify({ version: 1, image } satisfies DiskMeta));
+      await symlink(JSON.stringify({ version: 1, image } satisfies DiskMeta), join(dir, metaName));
     });
     return this.#disk(id, image);
   }
@@ -154,7 +154,7 @@ export class Disks {
   }
 
   async #meta(id: string): Promise<DiskMeta> {
-    return DiskMeta.parse(JSON.parse(await readFile(join(this.#path(id), metaName), "utf8")));
+    return DiskMeta.parse(JSON.parse(await readlink(join(this.#path(id), metaName))));
   }
 
   async #make(id: string, fill: (dir: string) => Promise<void>): Promise<void> {
@@ -168,6 +168,8 @@ export class Disks {
     // A disk that is there is never empty, so this refuses to replace it (ENOTEMPTY).
     await rename(unfinished, target);
     undo.move();
+    // Without this a crash of the host takes back a disk whose row is written.
+    await syncDirectory(join(this.#pool.dir, "disks"));
   }
 }
 
@@ -179,7 +181,11 @@ export function isNoSpace(error: unknown): boolean {
   return number === -constants.errno.ENOSPC || number === -constants.errno.EDQUOT;
 }
 
-const metaName = "disk.json";
+/**
+ * A symbolic link whose target is JSON and leads nowhere: its text is in the same btrfs transaction as the disk itself, a file's
+ * content is not. So one commit makes a disk durable (two cost 5 ms more), and no crash leaves a disk without it.
+ */
+const metaName = "meta";
 const DiskMeta = z.object({ version: z.literal(1), image: z.string() });
 type DiskMeta = z.infer<typeof DiskMeta>;
 

@@ -137,6 +137,19 @@ test("an image that a daemon holds is not removed; when the daemon lets go, or i
   await assert.rejects(images.hold({ tag: "abc123", dataDir }, [digest]), { code: "IMAGE_NOT_FOUND" });
 });
 
+test("pruning takes the images that have neither a name nor a holder", async (t) => {
+  const { images, storeDir } = await store(t);
+  const dataDir = await mkdtemp(join(storeDir, "data-"));
+  const [held, free, named] = [
+    await images.importTree(await sampleTree(storeDir, "1"), "base"),
+    await images.importTree(await sampleTree(storeDir, "2"), "base"),
+    await images.importTree(await sampleTree(storeDir, "3"), "base"),
+  ];
+  await images.hold({ tag: "abc123", dataDir }, [held.digest]);
+  assert.deepEqual(await images.prune(), [free.digest]);
+  assert.deepEqual((await images.list()).map(({ digest }) => digest).sort(), [held.digest, named.digest].sort());
+});
+
 test("a store made for other uids is refused, not used", async (t) => {
   const { images, storeDir } = await store(t);
   await images.importTree(await sampleTree(storeDir), "base");

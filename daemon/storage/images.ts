@@ -174,6 +174,21 @@ export class Images {
     await removeTree(doomed);
   }
 
+  /** Removes the images that have lost their name to a newer one and that no daemon holds; gives their digests. */
+  async prune(): Promise<string[]> {
+    const removed: string[] = [];
+    for (const { name, digest } of await this.list()) {
+      if (name !== undefined) continue;
+      try {
+        await this.remove(digest);
+        removed.push(digest);
+      } catch (error) {
+        if (!SandboxError.is(error, "RESOURCE_BUSY")) throw error;
+      }
+    }
+    return removed;
+  }
+
   /**
    * Says which images the disks of one daemon need; replaces what it said before. An image that is held is not removed. Call it
    * before the first disk on an image is made, and when the last one is gone. Throws IMAGE_NOT_FOUND for one that is not there.
