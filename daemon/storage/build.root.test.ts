@@ -33,7 +33,7 @@ async function processesOf(storeDir: string): Promise<string[]> {
   return lines.filter((line) => line.includes(storeDir));
 }
 
-for (const moment of ["fetching", "downloading packages", "extracting", "importing"]) {
+for (const moment of ["fetching", "extracting", "importing"]) {
   test(`a build killed with -9 while ${moment} leaves no process and no mount, and the next open finds a whole image or none`, async (t) => {
     const storeDir = await emptyStore(t);
     const { child, said } = builder(t, storeDir);

@@ -1,5 +1,5 @@
 import { X509Certificate } from "node:crypto";
-import { lstat, readFile, realpath } from "node:fs/promises";
+import { lstat, readFile, realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { readIfThere } from "./whole-file.ts";
 
@@ -23,13 +23,23 @@ export async function bundleOfRoot(root: string): Promise<string> {
   return "";
 }
 
-const hostBundles = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
-
 /** The certificates that this host trusts, plus those of `extraFile` (the daemon's own NODE_EXTRA_CA_CERTS). */
 export async function bundleOfHost(extraFile?: string): Promise<string> {
-  const files = [...new Set(extraFile === undefined ? hostBundles : [...hostBundles, extraFile])];
-  const texts = await Promise.all(files.map(readIfThere));
+  const texts = await Promise.all(hostFiles(extraFile).map(readIfThere));
   return texts.filter((text) => text !== undefined).join("\n");
+}
+
+/** A text that changes when the host's certificates do. */
+export async function stampOfHost(extraFile?: string): Promise<string> {
+  const stats = await Promise.all(hostFiles(extraFile).map((path) => stat(path).catch(() => undefined))); // not each is there
+  return stats
+    .map((file) => (file ? `${file.dev}:${file.ino}:${file.size}:${file.mtimeMs}:${file.ctimeMs}` : "none"))
+    .join();
+}
+
+function hostFiles(extraFile: string | undefined): string[] {
+  const bundles = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+  return [...new Set(extraFile === undefined ? bundles : [...bundles, extraFile])];
 }
 
 /**

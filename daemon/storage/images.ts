@@ -1,15 +1,15 @@
 import { createHash, randomBytes } from "node:crypto";
-import { chmod, mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import { chmod, mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { SandboxError } from "../../protocol/errors.ts";
 import { run } from "../linux/run.ts";
-import { bootstrap, readMachineApt } from "./bootstrap.ts";
-import { bundleOfHost, bundleOfRoot, mergeBundles } from "./ca-bundle.ts";
-import { fetchNpm, furnish } from "./furnish.ts";
-import { lockFile, tryLockFile, type FileLock } from "./lock.ts";
-import { readRecipe, type Recipe } from "./recipe.ts";
+import { buildRoot, type BuildOptions } from "./build.ts";
+import { bundleOfHost, bundleOfRoot, mergeBundles, stampOfHost } from "./ca-bundle.ts";
+import { readHolders, writeHolder } from "./holders.ts";
+import { lockFile, tryLockFile } from "./lock.ts";
+import { readRecipe } from "./recipe.ts";
 import { readTree, shiftTree } from "./tree.ts";
 import { readIfThere, syncDirectory, writeDurably, writeWholeFile } from "./whole-file.ts";
 
@@ -35,14 +35,6 @@ export type ImagesOptions = {
   recipesDir?: string;
   /** A file with certificates that this machine trusts besides its bundle: the daemon's NODE_EXTRA_CA_CERTS. */
   extraCaFile?: string;
-};
-
-export type BuildOptions = {
-  /** Told in words what is being done. */
-  onStep?: (text: string) => void;
-  signal?: AbortSignal;
-  /** Environment for apt and npm, such as proxy variables. */
-  env?: Record<string, string>;
 };
 
 /** Beyond the ranges of subuid files and of systemd. */
@@ -75,6 +67,8 @@ export class Images {
   readonly #uidBase: number;
   readonly #recipesDir: string;
   readonly #extraCaFile: string | undefined;
+  /** Digest to the bundle made last, and the state of the host's files that it was made of. */
+  readonly #bundles = new Map<string, { stamp: string; path: string }>();
 
   constructor(storeDir: string, options: ImagesOptions) {
     this.#storeDir = storeDir;
@@ -127,7 +121,7 @@ export class Images {
     const work = join(this.#storeDir, "building", unique());
     await mkdir(join(work, "root"), { recursive: true, mode: 0o700 });
     undo.defer(() => removeTree(work));
-    await make(recipe, work, lock, options);
+    await buildRoot(recipe, work, lock, options);
     onStep("importing");
     const digest = await this.#import(work, { recipeHash: recipe.hash }, signal);
     await this.#setName(name, digest);
@@ -157,7 +151,7 @@ export class Images {
     const image = await this.find(nameOrDigest);
     if (!image)
       throw new SandboxError("IMAGE_NOT_FOUND", `Cannot remove image "${nameOrDigest}": there is no such image`);
-    for (const holder of await this.#holders()) {
+    for (const holder of await readHolders(this.#storeDir)) {
       if (!holder.digests.includes(image.digest)) continue;
       throw new SandboxError(
         "RESOURCE_BUSY",
@@ -195,15 +189,13 @@ export class Images {
    */
   async hold(holder: { tag: string; dataDir: string }, digests: readonly string[]): Promise<void> {
     await using _lock = await lockFile(holdersLock(this.#storeDir));
-    const path = join(this.#storeDir, "holders", `${holder.tag}.json`);
-    const held = (await this.#holders()).find(({ tag }) => tag === holder.tag)?.digests ?? [];
+    const held = (await readHolders(this.#storeDir)).find(({ tag }) => tag === holder.tag)?.digests ?? [];
     for (const digest of digests) {
       // What it held already may be gone by force: its disks must still be listed.
       if (held.includes(digest) || (await this.find(digest))) continue;
       throw new SandboxError("IMAGE_NOT_FOUND", `Cannot use image "${digest}": it is not in the store`);
     }
-    if (digests.length === 0) await rm(path, { force: true });
-    else await writeWholeFile(path, JSON.stringify({ version: 1, ...holder, digests: [...digests] } satisfies Holder));
+    await writeHolder(this.#storeDir, { version: 1, ...holder, digests: [...digests] });
   }
 
   /**
@@ -211,12 +203,14 @@ export class Images {
    * host's are now. Its name is made from its content, so runs keep what they started with.
    */
   async caBundle(image: Image): Promise<string> {
+    const stamp = await stampOfHost(this.#extraCaFile);
+    const made = this.#bundles.get(image.digest);
+    if (made?.stamp === stamp) return made.path;
     const own = (await readIfThere(join(this.#storeDir, "images", hexOf(image.digest), "ca.pem"))) ?? "";
-    const host = await bundleOfHost(this.#extraCaFile);
-    const key = sha256(`${own}\0${host}`);
-    const path = join(this.#storeDir, "ca", `${key}.pem`);
-    // Merging parses some 300 certificates: once for each pair of inputs.
-    if ((await readIfThere(path)) === undefined) await writeWholeFile(path, mergeBundles([own, host]), 0o444);
+    const merged = mergeBundles([own, await bundleOfHost(this.#extraCaFile)]);
+    const path = join(this.#storeDir, "ca", `${sha256(merged)}.pem`);
+    if ((await readIfThere(path)) !== merged) await writeWholeFile(path, merged, 0o444);
+    this.#bundles.set(image.digest, { stamp, path });
     return path;
   }
 
@@ -291,33 +285,6 @@ export class Images {
       throw new TypeError(`Cannot name an image "${name}": lower-case letters, digits, ".", "-", "_" only`);
     await writeWholeFile(join(this.#storeDir, "names", name), `${digest}\n`);
   }
-
-  async #holders(): Promise<Holder[]> {
-    const dir = join(this.#storeDir, "holders");
-    const names = (await readdir(dir)).filter((name) => name.endsWith(".json"));
-    const holders = await Promise.all(
-      names.map(async (name) => Holder.parse(JSON.parse(await readFile(join(dir, name), "utf8")))),
-    );
-    // A data directory that is gone needs no image any more.
-    const alive = await Promise.all(holders.map((holder) => readdir(holder.dataDir).catch(() => undefined)));
-    return holders.filter((_, index) => alive[index] !== undefined);
-  }
-}
-
-async function make(recipe: Recipe, work: string, lock: FileLock, options: BuildOptions): Promise<void> {
-  const { onStep = () => {}, signal, env } = options;
-  const apt = await readMachineApt();
-  const root = join(work, "root");
-  const common = { ...(signal && { signal }), ...(env && { env }) };
-  onStep(`fetching ${Object.values(recipe.packages).flat().length} packages and what they need`);
-  const [npm] = await Promise.all([
-    recipe.node ? fetchNpm(work, common) : undefined,
-    bootstrap(recipe, apt, root, { onStep, lockFd: lock.fd, ...common }),
-  ]);
-  signal?.throwIfAborted();
-  onStep("setting up");
-  await furnish(recipe, root, { apt, ...(npm && { npm }) });
-  if (npm) await rm(npm.archive);
 }
 
 const digestPattern = /^sha256:[0-9a-f]{64}$/;
@@ -334,9 +301,6 @@ const ImageMeta = z.object({
   recipeHash: z.string().exactOptional(),
 });
 type ImageMeta = z.infer<typeof ImageMeta>;
-
-const Holder = z.object({ version: z.literal(1), tag: z.string(), dataDir: z.string(), digests: z.array(z.string()) });
-type Holder = z.infer<typeof Holder>;
 
 function isDigest(text: string): boolean {
   return digestPattern.test(text);
