@@ -1,19 +1,19 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"strconv"
 	"syscall"
-	"time"
 )
 
 // readContent sends a regular file as it is: size and description in the headers, one range when asked (with an entity
 // tag, so that a download can be resumed). A file that grows meanwhile ends at the size told; one that shrinks ends the
-// answer early, which the reader sees. Files of the kernel's own file systems, whose size says nothing, are streamed.
+// answer early, which the reader sees. Files of the kernel's own file systems, whose size says nothing, are streamed
+// until a read would wait.
 func (f *files) readContent(w http.ResponseWriter, r *http.Request) error {
 	_, path, err := f.target(r)
 	if err != nil {
@@ -28,7 +28,7 @@ func (f *files) readContent(w http.ResponseWriter, r *http.Request) error {
 	header.Set("atoll-file", headerJSON(describe(path, "", path, stat)))
 	header.Set("content-type", "application/octet-stream")
 	if isKernels(file) {
-		return streamKernelFile(w, r.Context(), path, file)
+		return send(w, http.StatusOK, path, kernelFile{file}, -1)
 	}
 
 	tag := fmt.Sprintf(`"%x-%x-%x-%x"`, stat.Ino, stat.Size, stat.Mtim.Nano(), stat.Ctim.Nano())
@@ -126,17 +126,25 @@ func send(w http.ResponseWriter, status int, path string, content io.Reader, len
 	}
 }
 
-// streamKernelFile sends a file whose bytes the kernel makes up as they are read. Reading some of them (kmsg) waits for
-// news, so a reader that goes away ends it.
-func streamKernelFile(w http.ResponseWriter, ctx context.Context, path string, file *os.File) error {
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		select {
-		case <-ctx.Done():
-			_ = file.SetReadDeadline(time.Unix(1, 0)) // refused by files that never wait: nothing to wake there
-		case <-ended:
-		}
-	}()
-	return send(w, http.StatusOK, path, file, -1)
+// kernelFile reads a file whose bytes the kernel makes up as they are read. Some of them (kmsg) wait for news: opened
+// with O_NONBLOCK, they end where a read would wait.
+type kernelFile struct{ *os.File }
+
+func (k kernelFile) Read(buffer []byte) (int, error) {
+	count := 0
+	err := withDescriptor(k.File, func(descriptor int) (err error) {
+		count, err = syscall.Read(descriptor, buffer)
+		return err
+	})
+	switch {
+	case errors.Is(err, syscall.EINTR):
+		return 0, nil
+	case errors.Is(err, syscall.EAGAIN):
+		return 0, io.EOF
+	case err != nil:
+		return 0, err
+	case count == 0:
+		return 0, io.EOF
+	}
+	return count, nil
 }
