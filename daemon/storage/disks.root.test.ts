@@ -219,6 +219,14 @@ test("kill -9 at any moment of making disks leaves only whole ones", async (t) =
   }
 });
 
+test("the pool is not ended under a run, and goes on as it was", async (t) => {
+  const { disks, mount } = await place(t);
+  const root = await mount(await disks.create("used", { limitBytes: 10 * MB, image }));
+  await assert.rejects(disks.end(), /busy/);
+  await writeFile(join(root, "word"), "still here");
+  await disks.create("another", { limitBytes: 10 * MB, image });
+});
+
 test("ending the pool leaves no mount and no loop device, and the file as it is", async (t) => {
   const { disks, dataDir } = await place(t);
   await disks.create("stays", { limitBytes: 10 * MB, image });
