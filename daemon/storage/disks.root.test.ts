@@ -219,12 +219,16 @@ test("kill -9 at any moment of making disks leaves only whole ones", async (t) =
   }
 });
 
-test("the pool is not ended under a run, and goes on as it was", async (t) => {
-  const { disks, mount } = await place(t);
+test("a run outlives the pool's mount, and the pool is found again through the device that the run keeps", async (t) => {
+  const { disks, mount, dataDir, reopen } = await place(t);
+  const devices = () => run("losetup", ["--associated", join(dataDir, "pool.btrfs"), "--output", "NAME", "-n"]);
   const root = await mount(await disks.create("used", { limitBytes: 10 * MB, image }));
-  await assert.rejects(disks.end(), /busy/);
+  const before = await devices();
+  await disks.end();
   await writeFile(join(root, "word"), "still here");
-  await disks.create("another", { limitBytes: 10 * MB, image });
+  const disk = await (await reopen()).open("used", { image });
+  assert.equal(await devices(), before);
+  assert.equal(await readFile(join(disk.upper, "word"), "utf8"), "still here");
 });
 
 test("ending the pool leaves no mount and no loop device, and the file as it is", async (t) => {

@@ -138,7 +138,10 @@ export class Disks {
     for (const name of await readdir(unfinished)) await remove(join(unfinished, name));
   }
 
-  /** For `atoll down` (a daemon that only goes leaves all as it is): unmounts the pool and gives its loop device back; fails while a run uses a disk. Nothing can be called afterwards. */
+  /**
+   * For `atoll down` (a daemon that only goes leaves all as it is): unmounts the pool and gives its loop device back. A run that
+   * still uses a disk keeps both alive until its overlay is unmounted. Nothing can be called afterwards.
+   */
   end(): Promise<void> {
     return endPool(this.#pool);
   }

@@ -45,7 +45,7 @@ export async function openPool({ dataDir, sizeBytes }: PoolOptions): Promise<Poo
 
 /**
  * Unmounts a pool file and gives its loop device back; the file stays. In a btrfs data directory there is nothing to end.
- * Fails while a run still uses a disk.
+ * An overlay has a hold of its own on what it is made of: under a run the name goes, the device when the run does.
  */
 export async function endPool(pool: Pool): Promise<void> {
   if (!pool.file) return;
@@ -85,7 +85,8 @@ async function makePoolFile(file: string, sizeBytes: number): Promise<void> {
 }
 
 async function mountPoolFile(file: string, dir: string): Promise<void> {
-  // One that is there already is left from a life that ended between the attach and the mount.
+  // One that is there already is left from a life that ended between the attach and the mount, or a run still uses it. A second
+  // device for the same file would destroy the file system.
   const [left] = await loopDevicesOf(file);
   const device = left ?? (await attach(file));
   try {
