@@ -43,6 +43,9 @@ func (a *agent) start(spec *processSpec) (*process, func(), error) {
 	for _, pump := range p.pumps {
 		go pump.run()
 	}
+	if p.session != nil {
+		go p.session.pump.run()
+	}
 	if len(spec.Stdin.Bytes) > 0 {
 		go p.stdin.feed(spec.Stdin.Bytes)
 	}

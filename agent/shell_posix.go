@@ -1,0 +1,3 @@
+package main
+
+var posixDialect = dialect{name: "sh", wrapper: "", restore: restoreBash, parse: parseBash, close: bashDialect.close}
