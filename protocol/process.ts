@@ -5,6 +5,7 @@ import { SandboxPath, ShortId, UserName } from "./names.ts";
 import { EnvVars } from "./options.ts";
 
 const noNul = (text: string) => !text.includes("\0");
+const noNulMessage = (what: string) => ({ message: `${what} cannot contain NUL`, params: { code: "INVALID_COMMAND" } });
 
 /** The longest a command may run: a timer of Node and of the kernel is a signed 32-bit number of milliseconds. */
 export const timeoutLimitMs = 2_147_483_647;
@@ -19,9 +20,12 @@ export const ExecRequest = z
   .strictObject({
     processId: ShortId,
     /** Text for the session's shell. */
-    command: z.string().refine(noNul, "a command cannot contain NUL").optional(),
+    command: z.string().refine(noNul, noNulMessage("a command")).optional(),
     /** A program and its arguments, without a shell. */
-    argv: z.array(z.string().refine(noNul, "an argument cannot contain NUL")).min(1).optional(),
+    argv: z
+      .array(z.string().refine(noNul, noNulMessage("an argument")))
+      .min(1)
+      .optional(),
     /** Session whose state a `command` starts from and changes, and whose directory relative paths start at. Null: none. */
     session: ShortId.nullable().default("default"),
     cwd: SandboxPath.optional(),
@@ -34,8 +38,14 @@ export const ExecRequest = z
     /** True: a ring of output, listed, outlives its reader. False: no output is dropped while somebody reads. */
     background: z.boolean().default(false),
   })
-  .refine((request) => (request.command === undefined) !== (request.argv === undefined), "either `command` or `argv`")
-  .refine((request) => request.argv === undefined || request.argv[0] !== "", "the program's name is empty");
+  .refine((request) => (request.command === undefined) !== (request.argv === undefined), {
+    message: "either `command` or `argv` is needed",
+    params: { code: "INVALID_COMMAND" },
+  })
+  .refine((request) => request.argv === undefined || request.argv[0] !== "", {
+    message: "the program's name is empty",
+    params: { code: "INVALID_COMMAND" },
+  });
 export type ExecRequest = z.infer<typeof ExecRequest>;
 
 /** What every event of a process has; `bytes` (base64) holds the exact bytes where `data` could not. */

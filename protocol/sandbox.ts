@@ -68,6 +68,7 @@ export const ListQuery = z.strictObject({
 export const ConnectionInfo = z.object({
   host: z.string(),
   port: z.number().int(),
+  state: z.enum(["dialling", "open", "closing", "refused"]),
   openedAt: z.number(),
   bytesUp: z.number().int(),
   bytesDown: z.number().int(),

@@ -76,12 +76,16 @@ export class Link {
             }),
           },
           maxHeaderSize: 32 * 1024,
-          ...(options.signal && { signal: options.signal }),
         });
       } catch (error) {
         settle();
         return reject(error);
       }
+      const { signal } = options;
+      // Node's own option would also destroy a connection that has gone back to the pool.
+      const onAbort = () => outgoing.destroy(unreachable("the caller has gone"));
+      signal?.addEventListener("abort", onAbort, { once: true });
+      outgoing.on("close", () => signal?.removeEventListener("abort", onAbort));
       outgoing.on("error", (error) => {
         settle();
         if (options.signal?.aborted) reject(options.signal.reason);

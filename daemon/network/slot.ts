@@ -23,13 +23,15 @@ export type Slots = AsyncDisposable & {
   inherited(): Slot[];
 };
 
+/** The slot of this number: everything about it follows from tag and number. */
+export function slotAt(tag: string, index: number): Slot {
+  const name = slotName(tag, index);
+  return { index, name, netnsPath: netnsPath(name), address: slotAddress(index) };
+}
+
 /** Opens the slots of a daemon whose hub is there. Some are kept ready; disposing gives those back, and no others. */
 export async function openSlots(tag: string): Promise<Slots> {
   const batch = openIpBatch(netnsPath(hubName(tag)));
-  const slotAt = (index: number): Slot => {
-    const name = slotName(tag, index);
-    return { index, name, netnsPath: netnsPath(name), address: slotAddress(index) };
-  };
   const found = (await listNetns()).flatMap((name) => slotOfName(tag, name) ?? []);
   const inherited = new Set(found);
   const used = new Set(found);
@@ -45,7 +47,7 @@ export async function openSlots(tag: string): Promise<Slots> {
     inherited.delete(slot.index);
   };
   const make = async (): Promise<Slot> => {
-    const slot = slotAt(reserve());
+    const slot = slotAt(tag, reserve());
     try {
       await makeSlot(slot, (lines) => batch.run(lines));
       return slot;
@@ -76,7 +78,7 @@ export async function openSlots(tag: string): Promise<Slots> {
   refill();
 
   return {
-    inherited: () => [...inherited].map(slotAt),
+    inherited: () => [...inherited].map((index) => slotAt(tag, index)),
     give,
     take: async () => {
       const slot = ready.shift() ?? (await make());

@@ -1,0 +1,131 @@
+import { randomUUID } from "node:crypto";
+import { Hono, type Context } from "hono";
+import { openapi } from "../../protocol/openapi.ts";
+import { type VerbName, verbs, type VerbShape } from "../../protocol/verbs.ts";
+import { SandboxError } from "../../protocol/errors.ts";
+import type { Log } from "../log.ts";
+import type { BytesAnswer, Call, ServeTable } from "../sandbox/call.ts";
+import { processVerbs } from "../sandbox/exec.ts";
+import { fileVerbs } from "../sandbox/files.ts";
+import { gitVerbs } from "../sandbox/git.ts";
+import type { Machines } from "../sandbox/machines.ts";
+import type { Run } from "../sandbox/run.ts";
+import { sessionVerbs } from "../sandbox/sessions.ts";
+import type { Sandboxes } from "../sandbox/sandboxes.ts";
+import { requireHost, requireToken, type Tokens } from "./access.ts";
+import { type Host, machineVerbs } from "./machine-verbs.ts";
+import { parseInput } from "./parse.ts";
+import { recordVerbs } from "./record-verbs.ts";
+import { bytesResponse, eventResponse, type EventSource } from "./respond.ts";
+
+export type AppOptions = {
+  machines: Machines;
+  sandboxes: Sandboxes;
+  tokens: Tokens;
+  /** Host names that the API answers to. Undefined on a unix socket, which no browser reaches. */
+  names: ReadonlySet<string> | undefined;
+  host: Host;
+};
+
+/** The API: one route for each row of the table of verbs, nothing beside it but its description. */
+export function makeApp(options: AppOptions): Hono {
+  const { machines, sandboxes, tokens, names, host } = options;
+  const serve: ServeTable<VerbName> = {
+    ...processVerbs,
+    ...fileVerbs,
+    ...sessionVerbs,
+    ...gitVerbs,
+    ...recordVerbs(sandboxes),
+    ...machineVerbs(machines, host),
+  };
+  const app = new Hono();
+  app.onError((error, context) => refuse(context, toSandboxError(error, machines.log, context)));
+  app.notFound((context) =>
+    refuse(
+      context,
+      new SandboxError("VALIDATION_FAILED", `Cannot ${context.req.method} ${context.req.path}: there is no such verb`, {
+        suggestion: "See /v1/openapi.json",
+      }),
+    ),
+  );
+  app.use(async (context, next) => {
+    if (names) requireHost(context.req.header("host"), names);
+    requireToken(context.req.header("authorization"), tokens);
+    await next();
+  });
+  app.get("/v1/openapi.json", (context) => context.json(openapi(host.version)));
+  for (const [name, verb] of Object.entries(verbs) as [VerbName, VerbShape][]) {
+    app.on(verb.method, verb.path, (context) => answer(context, name, verb));
+  }
+  return app;
+
+  async function answer(context: Context, name: VerbName, verb: VerbShape): Promise<Response> {
+    const request = context.req.raw;
+    const gone = new AbortController();
+    const signal = AbortSignal.any([request.signal, gone.signal]);
+    let hold: Disposable | undefined;
+    const done = (complete: boolean) => {
+      hold?.[Symbol.dispose]();
+      if (!complete) gone.abort(new SandboxError("ABORTED", "Cannot go on: the caller has gone"));
+    };
+    try {
+      const input = await parseInput(verb, request, context.req.param() as Record<string, string>);
+      const target = await targetOf(verb, input.params as { sandbox: string }, signal);
+      hold = target?.hold;
+      const call: Call = {
+        signal,
+        lastEventId: context.req.header("last-event-id"),
+        range: context.req.header("range"),
+      };
+      // the table's types tie each function to its verb; here, where any verb is any, they cannot be followed
+      const run = serve[name] as (target: Run | undefined, input: unknown, call: Call) => Promise<unknown>;
+      const result = await run(target?.run, input, call);
+      if ("events" in verb.output)
+        return eventResponse(
+          result as EventSource,
+          (error) => toSandboxError(error, machines.log, context, name),
+          done,
+        );
+      if ("bytes" in verb.output) return bytesResponse(result as BytesAnswer, done);
+      const response = context.json(result as object);
+      done(true);
+      return response;
+    } catch (error) {
+      done(false);
+      const told = toSandboxError(error, machines.log, context, name);
+      told.operation ??= name;
+      return refuse(context, told);
+    }
+  }
+
+  async function targetOf(verb: VerbShape, params: { sandbox: string }, signal: AbortSignal) {
+    if (verb.needs === "start") return sandboxes.enter(params.sandbox, signal);
+    return verb.needs === "running" ? sandboxes.peek(params.sandbox) : undefined;
+  }
+}
+
+function refuse(context: Context, error: SandboxError): Response {
+  const retry: Record<string, string> = error.retryable ? { "retry-after": "1" } : {};
+  return context.json(error.toJSON(), error.httpStatus as 400, retry);
+}
+
+/** A bug is an exception: its stack goes to the log, the caller gets a request id to name it by. */
+function toSandboxError(error: unknown, log: Log, context: Context, operation?: VerbName): SandboxError {
+  if (SandboxError.is(error)) return error;
+  const requestId = randomUUID();
+  log.error(
+    {
+      requestId,
+      operation,
+      method: context.req.method,
+      path: context.req.path,
+      error: error instanceof Error ? error.stack : String(error),
+    },
+    "a request failed",
+  );
+  const why = error instanceof Error ? error.message : String(error);
+  return new SandboxError("INTERNAL_ERROR", `Cannot finish the request: ${why}`, {
+    details: { requestId },
+    ...(operation && { operation }),
+  });
+}

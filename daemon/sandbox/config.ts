@@ -1,0 +1,121 @@
+import type { z } from "zod";
+import { SandboxError } from "../../protocol/errors.ts";
+import {
+  type Instance,
+  instanceOf,
+  type InstanceChoice,
+  type Labels,
+  parseDurationMs,
+  pidsLimitOf,
+  type SandboxConfig,
+} from "../../protocol/options.ts";
+import type { SandboxSettings } from "../../protocol/sandbox.ts";
+
+/** A sandbox's options with every default filled in, as its row keeps them. */
+export type StoredConfig = {
+  instance: InstanceChoice;
+  cpuBurst: boolean;
+  isolation: "container" | "gvisor";
+  /** disk: kept until destroyed. none: thrown away when a run ends. */
+  persist: "disk" | "none";
+  sleepAfterMs: number;
+  keepAlive: boolean;
+  maxLifetimeMs: number | null;
+  labels: Labels;
+  envVars: Record<string, string>;
+};
+
+export const defaultImage = "base";
+
+/** The stored form of a new sandbox's options. Throws NOT_SUPPORTED for what is not built yet: nothing is ignored. */
+export function newConfig(given: SandboxConfig, defaults: { sleepAfterMs: number }): StoredConfig {
+  const base: StoredConfig = {
+    instance: "basic",
+    cpuBurst: true,
+    isolation: "container",
+    persist: "disk",
+    sleepAfterMs: defaults.sleepAfterMs,
+    keepAlive: false,
+    maxLifetimeMs: null,
+    labels: {},
+    envVars: {},
+  };
+  requireBuilt(given);
+  return {
+    ...changeSettings(base, given),
+    instance: given.instance ?? base.instance,
+    cpuBurst: given.cpuBurst ?? base.cpuBurst,
+    persist: persistence(given) ?? base.persist,
+    maxLifetimeMs: durationMs(given.maxLifetime) ?? base.maxLifetimeMs,
+  };
+}
+
+/**
+ * The options of an existing sandbox after `given`. Settings change at once, the instance with the next start. Image,
+ * isolation and persistence belong to the disk: another one is refused with VALIDATION_FAILED.
+ */
+export function changeConfig(name: string, current: StoredConfig, image: string, given: SandboxConfig): StoredConfig {
+  requireBuilt(given);
+  requireSame(name, "image", image, given.image);
+  requireSame(name, "isolation", current.isolation, given.isolation);
+  requireSame(name, "persistAcrossSessions", current.persist, persistence(given));
+  return {
+    ...changeSettings(current, given),
+    instance: given.instance ?? current.instance,
+    cpuBurst: given.cpuBurst ?? current.cpuBurst,
+    maxLifetimeMs: durationMs(given.maxLifetime) ?? current.maxLifetimeMs,
+  };
+}
+
+/** Settings: labels replace the former ones, environment variables are added, null removes one. */
+export function changeSettings(current: StoredConfig, given: z.output<typeof SandboxSettings>): StoredConfig {
+  const envVars = { ...current.envVars };
+  for (const [name, value] of Object.entries(given.envVars ?? {})) {
+    if (value === null) delete envVars[name];
+    else envVars[name] = value;
+  }
+  return {
+    ...current,
+    sleepAfterMs: durationMs(given.sleepAfter) ?? current.sleepAfterMs,
+    keepAlive: given.keepAlive ?? current.keepAlive,
+    labels: given.labels ?? current.labels,
+    envVars,
+  };
+}
+
+/** What a run of this sandbox may use. */
+export function limitsOf(config: StoredConfig): Instance & { pids: number; cpuBurst: boolean } {
+  return { ...instanceOf(config.instance), pids: pidsLimitOf(config.instance), cpuBurst: config.cpuBurst };
+}
+
+function durationMs(duration: string | number | undefined): number | undefined {
+  return duration === undefined ? undefined : parseDurationMs(duration);
+}
+
+function persistence(given: SandboxConfig): "disk" | "none" | undefined {
+  const type = given.persistAcrossSessions?.type;
+  return type === "disk" || type === "none" ? type : undefined;
+}
+
+function requireBuilt(given: SandboxConfig): void {
+  const type = given.persistAcrossSessions?.type;
+  if (type === "memory" || type === "directory") {
+    throw notSupported(`persistAcrossSessions "${type}"`, 'Use { type: "disk" }, the default, or { type: "none" }');
+  }
+  if (given.isolation === "gvisor") throw notSupported('isolation "gvisor"', 'Use "container", the default');
+}
+
+function notSupported(what: string, suggestion: string): SandboxError {
+  return new SandboxError("NOT_SUPPORTED", `Cannot use ${what}: it is not built yet`, { suggestion });
+}
+
+function requireSame(name: string, option: string, current: string, given: string | undefined): void {
+  if (given === undefined || given === current) return;
+  throw new SandboxError(
+    "VALIDATION_FAILED",
+    `Cannot change ${option} of sandbox "${name}" from "${current}" to "${given}": its disk was made with it`,
+    {
+      suggestion: "Destroy the sandbox and make it anew, or use another name",
+    },
+  );
+}

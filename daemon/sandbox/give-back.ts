@@ -1,0 +1,59 @@
+import { rm, rmdir } from "node:fs/promises";
+import { killAndWait } from "../linux/process.ts";
+import { unmount } from "../linux/mount.ts";
+import type { Network } from "../network/network.ts";
+import { type Slot, slotAt } from "../network/slot.ts";
+import { groupOf, type Machines } from "./machines.ts";
+import { runPaths } from "./paths.ts";
+import type { RunEnd, RunRecord } from "./record.ts";
+
+/** How long processes may take to leave their group and mounts after SIGKILL: memory and dirty pages go back first. */
+const leaveLimitMs = 20_000;
+
+/**
+ * Ends a run and gives everything back that its row tells of, in reverse order of taking; the row goes last. It is one
+ * function for a stop, a start that failed and recovery, so each step takes "was never there" for done. A step that
+ * fails leaves the row: the next recovery tries again.
+ */
+export async function giveBack(machines: Machines, row: RunRecord, end: RunEnd): Promise<void> {
+  const { config, cgroups, runtime, network, records, journal } = machines;
+  const signal = AbortSignal.timeout(leaveLimitMs);
+  const paths = runPaths(config.runDir, row.id);
+  const group = groupOf(machines, row.id);
+  if (row.process) await killAndWait(row.process, signal);
+  cgroups.killAll(group); // whoever the runtime made without telling us
+  await runtime.delete(row.id, group, signal);
+  const [root] = await Promise.all([
+    unmount(paths.root, signal),
+    unmount(paths.link, signal),
+    row.slot === undefined ? undefined : giveSlot(network, slotAt(config.tag, row.slot)),
+  ]);
+  // An overlay that somebody on the host still holds is only detached: mounting its disk a second time would tear it.
+  if (root === "lazy")
+    throw new Error(`Cannot give back run "${row.id}": its root file system is still in use on the host`);
+  await removeDirectories(paths);
+  await throwAwayDisk(machines, row);
+  records.endRun(row, end);
+  journal.append({ time: end.at, sandboxKey: row.sandboxKey, run: row.number, type: "run.end", data: { ...end } });
+}
+
+async function giveSlot(network: Network, slot: Slot): Promise<void> {
+  await network.detach(slot);
+  await network.giveSlot(slot);
+}
+
+/** The mount points must be empty now: they are removed as such, never with what they might hold. */
+async function removeDirectories({ dir, root, link, etc, bundle }: ReturnType<typeof runPaths>): Promise<void> {
+  for (const mountPoint of [root, link]) await rmdir(mountPoint).catch(ignoreMissing);
+  for (const own of [etc, bundle]) await rm(own, { recursive: true, force: true });
+  await rmdir(dir).catch(ignoreMissing);
+}
+
+async function throwAwayDisk({ records, disks }: Machines, row: RunRecord): Promise<void> {
+  const sandbox = records.findByKey(row.sandboxKey);
+  if (sandbox?.config.persist === "none") await disks.destroy(row.sandboxKey);
+}
+
+function ignoreMissing(error: NodeJS.ErrnoException): void {
+  if (error.code !== "ENOENT") throw error;
+}

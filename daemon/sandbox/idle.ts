@@ -1,0 +1,67 @@
+import { watchSpace } from "../storage/space.ts";
+import type { Machines } from "./machines.ts";
+import type { Sandboxes } from "./sandboxes.ts";
+
+/** A look at 1,000 runs costs 10 ms: rarely by itself, but in time for the sandbox that is due next. */
+const rarelyMs = 5_000;
+const oftenMs = 250;
+
+/** Puts idle runs to sleep, ends those past their lifetime, finds dead ones whose end was not heard, and writes who was active. */
+export async function watchIdle(machines: Machines, sandboxes: Sandboxes, signal: AbortSignal): Promise<void> {
+  let waitMs = oftenMs;
+  while (!signal.aborted) {
+    await pause(waitMs, signal);
+    waitMs = rarelyMs;
+    const now = Date.now();
+    for (const { run, idleMs } of sandboxes.idlest()) {
+      if (signal.aborted) return;
+      const record = machines.records.findByKey(run.row.sandboxKey);
+      if (!record) continue;
+      const { sleepAfterMs, keepAlive, maxLifetimeMs } = record.config;
+      const dueMs = Math.min(
+        keepAlive ? Infinity : sleepAfterMs - idleMs,
+        (maxLifetimeMs ?? Infinity) - run.activity.ageMs,
+      );
+      waitMs = Math.max(oftenMs, Math.min(waitMs, dueMs));
+      if (!run.isAlive()) void run.endIfDead();
+      else if (maxLifetimeMs !== null && run.activity.ageMs > maxLifetimeMs) {
+        sleep(machines, sandboxes.sleep(run, "lifetime"));
+      } else if (!keepAlive && idleMs > sleepAfterMs) sleep(machines, sandboxes.sleep(run, "idle"));
+      else if (now - Math.round(idleMs) > record.lastActive + 60_000) {
+        machines.records.setLastActive(record.key, now - Math.round(idleMs));
+      }
+    }
+  }
+}
+
+/** Under five percent of free space running sandboxes go to sleep, idlest first, one at each look. */
+export async function guardSpace(machines: Machines, sandboxes: Sandboxes, signal: AbortSignal): Promise<void> {
+  for await (const { verdict, freeBytes } of watchSpace(machines.disks.spacePaths, { signal })) {
+    if (verdict !== "sleep") continue;
+    const idlest = sandboxes.idlest()[0];
+    if (!idlest) continue;
+    machines.log.error(
+      { sandbox: idlest.name, freeBytes },
+      "the disk is nearly full: the idlest sandbox goes to sleep",
+    );
+    sleep(machines, sandboxes.sleep(idlest.run, "space"));
+  }
+}
+
+function sleep({ log }: Machines, work: Promise<boolean>): void {
+  work.catch((error: Error) => log.error({ error: error.message }, "cannot put a sandbox to sleep"));
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        resolve();
+      },
+      { once: true },
+    );
+  });
+}

@@ -1,0 +1,213 @@
+import { randomBytes } from "node:crypto";
+import type { DatabaseSync } from "node:sqlite";
+import type { EndReason } from "../../protocol/sandbox.ts";
+import type { ProcessId } from "../linux/process.ts";
+import type { StoredConfig } from "./config.ts";
+
+/** A sandbox as its row keeps it; it outlives its runs. */
+export type SandboxRecord = {
+  name: string;
+  /** Opaque, never used again: names the disk and the gateway's table of names. */
+  key: string;
+  config: StoredConfig;
+  image: string;
+  imageDigest: string;
+  /** Number of the current run, or of the last one. */
+  runNumber: number;
+  created: number;
+  lastActive: number;
+  lastEnd?: RunEnd;
+};
+
+export type RunEnd = { reason: EndReason; at: number; detail?: string };
+
+/** A run's row: enough to find everything it has taken, and to tell whether it lives. */
+export type RunRecord = {
+  /** Opaque: every host resource of the run carries it. */
+  id: string;
+  sandboxKey: string;
+  number: number;
+  state: "starting" | "running" | "stopping";
+  slot?: number;
+  bootId: string;
+  /** PID 1 of the run, as the host sees it; absent until the runtime has made it. */
+  process?: ProcessId;
+  began: number;
+};
+
+/** Twelve hex characters: short enough for host resources, too many to meet twice. */
+export function newKey(): string {
+  return randomBytes(6).toString("hex");
+}
+
+/**
+ * The rows of sandboxes and runs. Every change is one transaction, done when the method returns. Reads come from memory:
+ * nobody else writes, and a sweep asks for a thousand of them.
+ */
+export class Records {
+  readonly #db: DatabaseSync;
+  readonly #byName = new Map<string, SandboxRecord>();
+  readonly #byKey = new Map<string, SandboxRecord>();
+
+  constructor(db: DatabaseSync) {
+    this.#db = db;
+    for (const row of db.prepare("SELECT * FROM sandboxes ORDER BY name").all()) this.#keep(toSandbox(row));
+  }
+
+  find(name: string): SandboxRecord | undefined {
+    return this.#byName.get(name);
+  }
+
+  findByKey(key: string): SandboxRecord | undefined {
+    return this.#byKey.get(key);
+  }
+
+  /** Sorted by name. */
+  list(): SandboxRecord[] {
+    return [...this.#byName.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  add(given: Pick<SandboxRecord, "name" | "config" | "image" | "imageDigest">, now: number): SandboxRecord {
+    const record: SandboxRecord = { ...given, key: newKey(), runNumber: 0, created: now, lastActive: now };
+    this.#db
+      .prepare(
+        "INSERT INTO sandboxes (name, key, config, image, image_digest, created, last_active) VALUES (?, ?, ?, ?, ?, ?, ?)",
+      )
+      .run(record.name, record.key, JSON.stringify(record.config), record.image, record.imageDigest, now, now);
+    return this.#keep(record);
+  }
+
+  setConfig(key: string, config: StoredConfig): void {
+    this.#db.prepare("UPDATE sandboxes SET config = ? WHERE key = ?").run(JSON.stringify(config), key);
+    this.#change(key, { config });
+  }
+
+  setLastActive(key: string, at: number): void {
+    this.#db.prepare("UPDATE sandboxes SET last_active = ? WHERE key = ?").run(at, key);
+    this.#change(key, { lastActive: at });
+  }
+
+  /** The intent of a start: the row is there before the first resource is taken, and the run has its number. */
+  beginRun(key: string, bootId: string, now: number): RunRecord {
+    const id = newKey();
+    const number = (this.#byKey.get(key)?.runNumber ?? 0) + 1;
+    const run = this.#transaction((): RunRecord => {
+      this.#db.prepare("UPDATE sandboxes SET run_number = ? WHERE key = ?").run(number, key);
+      this.#db
+        .prepare("INSERT INTO runs (id, sandbox_key, number, state, boot, began) VALUES (?, ?, ?, 'starting', ?, ?)")
+        .run(id, key, number, bootId, now);
+      return { id, sandboxKey: key, number, state: "starting", bootId, began: now };
+    });
+    this.#change(key, { runNumber: number });
+    return run;
+  }
+
+  setSlot(id: string, slot: number): void {
+    this.#db.prepare("UPDATE runs SET slot = ? WHERE id = ?").run(slot, id);
+  }
+
+  setProcess(id: string, process: ProcessId): void {
+    this.#db.prepare("UPDATE runs SET pid = ?, pid_started = ? WHERE id = ?").run(process.pid, process.startTime, id);
+  }
+
+  setRunState(id: string, state: RunRecord["state"]): void {
+    this.#db.prepare("UPDATE runs SET state = ? WHERE id = ?").run(state, id);
+  }
+
+  /** After the last resource was given back. */
+  endRun({ id, sandboxKey }: RunRecord, end: RunEnd): void {
+    this.#transaction(() => {
+      this.#db
+        .prepare("UPDATE sandboxes SET last_end = ?, last_active = max(last_active, ?) WHERE key = ?")
+        .run(JSON.stringify(end), end.at, sandboxKey);
+      this.#db.prepare("DELETE FROM runs WHERE id = ?").run(id);
+    });
+    const lastActive = Math.max(this.#byKey.get(sandboxKey)?.lastActive ?? 0, end.at);
+    this.#change(sandboxKey, { lastEnd: end, lastActive });
+  }
+
+  runs(): RunRecord[] {
+    return this.#db.prepare("SELECT * FROM runs").all().map(toRun);
+  }
+
+  /** The intent of a destroy: the name is free, the key is garbage until nothing of it is left. */
+  discard({ key, name }: SandboxRecord): void {
+    this.#transaction(() => {
+      this.#db.prepare("DELETE FROM sandboxes WHERE key = ?").run(key);
+      this.#db.prepare("INSERT OR IGNORE INTO garbage (key) VALUES (?)").run(key);
+    });
+    this.#byName.delete(name);
+    this.#byKey.delete(key);
+  }
+
+  garbage(): string[] {
+    return this.#db
+      .prepare("SELECT key FROM garbage")
+      .all()
+      .map((row) => String(row["key"]));
+  }
+
+  forgetGarbage(key: string): void {
+    this.#db.prepare("DELETE FROM garbage WHERE key = ?").run(key);
+  }
+
+  /** Digests that some sandbox is made on: such an image must not be removed. */
+  imagesInUse(): Set<string> {
+    return new Set([...this.#byName.values()].map((record) => record.imageDigest));
+  }
+
+  #keep(record: SandboxRecord): SandboxRecord {
+    this.#byName.set(record.name, record);
+    this.#byKey.set(record.key, record);
+    return record;
+  }
+
+  #change(key: string, changes: Partial<SandboxRecord>): void {
+    const record = this.#byKey.get(key);
+    if (record) this.#keep({ ...record, ...changes });
+  }
+
+  #transaction<T>(work: () => T): T {
+    this.#db.exec("BEGIN IMMEDIATE");
+    try {
+      const result = work();
+      this.#db.exec("COMMIT");
+      return result;
+    } catch (error) {
+      this.#db.exec("ROLLBACK");
+      throw error;
+    }
+  }
+}
+
+type Row = Record<string, unknown>;
+
+function toSandbox(row: Row): SandboxRecord {
+  const lastEnd = row["last_end"] as string | null;
+  return {
+    name: row["name"] as string,
+    key: row["key"] as string,
+    config: JSON.parse(row["config"] as string) as StoredConfig,
+    image: row["image"] as string,
+    imageDigest: row["image_digest"] as string,
+    runNumber: row["run_number"] as number,
+    created: row["created"] as number,
+    lastActive: row["last_active"] as number,
+    ...(lastEnd !== null && { lastEnd: JSON.parse(lastEnd) as RunEnd }),
+  };
+}
+
+function toRun(row: Row): RunRecord {
+  const [slot, pid, startTime] = [row["slot"], row["pid"], row["pid_started"]] as (number | null)[];
+  const bootId = row["boot"] as string;
+  return {
+    id: row["id"] as string,
+    sandboxKey: row["sandbox_key"] as string,
+    number: row["number"] as number,
+    state: row["state"] as RunRecord["state"],
+    ...(slot != null && { slot }),
+    bootId,
+    ...(pid != null && startTime != null && { process: { bootId, pid, startTime } }),
+    began: row["began"] as number,
+  };
+}

@@ -1,0 +1,115 @@
+import type { ProcessEnd } from "../../protocol/agent.ts";
+import { SandboxError } from "../../protocol/errors.ts";
+import { stateOf } from "../linux/process.ts";
+import { readEvents } from "../link/events.ts";
+import type { Link } from "../link/link.ts";
+import { type Slot, slotAt } from "../network/slot.ts";
+import { Activity } from "./activity.ts";
+import { groupOf, type Machines } from "./machines.ts";
+import type { RunEnd, RunRecord, SandboxRecord } from "./record.ts";
+
+/** Commands whose end has not been journalled yet; an agent that invents processes must not fill our memory. */
+const notedLimit = 10_000;
+
+/** A live run: what verbs act on. It follows the agent's events, and tells `onLost` when the run turns out to be dead. */
+export class Run {
+  readonly row: RunRecord;
+  readonly link: Link;
+  readonly activity: Activity;
+  /** Set when this daemon ends the run: what its processes die of is then "stopped". */
+  stopping = false;
+  readonly #machines: Machines;
+  readonly #ended = Promise.withResolvers<RunEnd>();
+  readonly #closed = new AbortController();
+  readonly #commands = new Map<string, unknown>();
+  readonly #onLost: (run: Run) => void;
+
+  constructor(machines: Machines, started: { row: RunRecord; link: Link }, onLost: (run: Run) => void) {
+    this.#machines = machines;
+    this.row = started.row;
+    this.link = started.link;
+    this.#onLost = onLost;
+    this.activity = new Activity(() => machines.cgroups.cpuNs(this.group), Date.now() - started.row.began);
+    void this.#follow();
+  }
+
+  get number(): number {
+    return this.row.number;
+  }
+
+  /** Its place in the network. */
+  get slot(): Slot | undefined {
+    return this.row.slot === undefined ? undefined : slotAt(this.#machines.config.tag, this.row.slot);
+  }
+
+  get group(): string {
+    return groupOf(this.#machines, this.row.id);
+  }
+
+  /** The sandbox's row as it is now. Throws SANDBOX_NOT_FOUND when it was destroyed meanwhile. */
+  get record(): SandboxRecord {
+    const record = this.#machines.records.findByKey(this.row.sandboxKey);
+    if (record) return record;
+    throw new SandboxError("SANDBOX_NOT_FOUND", "Cannot use the sandbox: it was destroyed meanwhile");
+  }
+
+  isAlive(): boolean {
+    return this.row.process !== undefined && stateOf(this.row.process) === "alive";
+  }
+
+  /** How the run ended, when it has or is about to; undefined when it lives and only an answer was lost. */
+  async endIfDead(): Promise<RunEnd | undefined> {
+    if (!this.stopping && this.isAlive()) return undefined;
+    if (!this.stopping) this.#onLost(this);
+    return this.#ended.promise;
+  }
+
+  /** Remembers what a process is, for its line in the journal. */
+  noteCommand(id: string, note: unknown): void {
+    if (this.#commands.size < notedLimit) this.#commands.set(id, note);
+  }
+
+  /** A process that was killed because we end the run was stopped; the agent cannot know. */
+  explain(end: ProcessEnd): ProcessEnd {
+    return this.stopping && end.signal !== undefined && end.reason === undefined ? { ...end, reason: "stopped" } : end;
+  }
+
+  /** The run is over and everything given back: whoever waits for it learns how it ended. */
+  close(end: RunEnd): void {
+    this.#closed.abort();
+    this.link.close();
+    this.#ended.resolve(end);
+  }
+
+  /** Ends our side only: the run goes on without this daemon. */
+  leave(): void {
+    this.#closed.abort();
+    this.link.close();
+  }
+
+  async #follow(): Promise<void> {
+    const { signal } = this.#closed;
+    for (let waitMs = 10; !signal.aborted; waitMs = Math.min(waitMs * 2, 5_000)) {
+      try {
+        for await (const event of readEvents(this.link, signal)) {
+          waitMs = 10;
+          if (event.type === "processEnded") this.#journalEnd(event.id, event.end);
+        }
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#machines.log.debug({ run: this.row.id, error: (error as Error).message }, "events of an agent broke off");
+      }
+      if (signal.aborted) return;
+      if (!this.isAlive()) return this.#onLost(this);
+      await new Promise((resolve) => setTimeout(resolve, waitMs));
+    }
+  }
+
+  #journalEnd(id: string, end: ProcessEnd): void {
+    const note = this.#commands.get(id);
+    this.#commands.delete(id);
+    const { sandboxKey, number } = this.row;
+    const data = { id, ...(note as object | undefined), ...end };
+    this.#machines.journal.append({ time: Date.now(), sandboxKey, run: number, type: "process", data });
+  }
+}

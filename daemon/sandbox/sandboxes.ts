@@ -1,0 +1,321 @@
+import { SignalResult } from "../../protocol/agent.ts";
+import { requireSandboxId } from "../../protocol/names.ts";
+import type { SandboxConfig } from "../../protocol/options.ts";
+import type { EndReason, SandboxInfo, SandboxState } from "../../protocol/sandbox.ts";
+import { SandboxError } from "../../protocol/errors.ts";
+import { explainExit } from "../runtime/exit.ts";
+import { requireIsolation } from "../runtime/host.ts";
+import { requireCapacity } from "./capacity.ts";
+import { changeConfig, defaultImage, limitsOf, newConfig, type StoredConfig } from "./config.ts";
+import { giveBack } from "./give-back.ts";
+import { groupOf, type Machines } from "./machines.ts";
+import type { RunEnd, SandboxRecord } from "./record.ts";
+import { Run } from "./run.ts";
+import { startRun } from "./start.ts";
+
+/** A start takes well under a second; a host under great load may need many. After this it has failed. */
+const startLimitMs = 60_000;
+
+/** How long processes may take to end after SIGTERM before the run goes: what is asleep must not have been torn. */
+const stopGraceMs = 3_000;
+
+type Live =
+  | { state: "starting"; run: Promise<Run> }
+  | { state: "running"; run: Run }
+  | { state: "stopping"; done: Promise<void> };
+
+/**
+ * All sandboxes of this daemon: names to records and runs. One start at a time for each name, and everybody who needs
+ * the run waits for that one; a run that ends is given back whole before the next begins.
+ */
+export class Sandboxes {
+  readonly #machines: Machines;
+  /** By sandbox key; a sandbox that is not here is asleep. */
+  readonly #live = new Map<string, Live>();
+  #closing = false;
+
+  constructor(machines: Machines) {
+    this.#machines = machines;
+  }
+
+  /** Takes over a run that an earlier daemon left. */
+  adopt(started: ConstructorParameters<typeof Run>[1]): void {
+    this.#live.set(started.row.sandboxKey, { state: "running", run: this.#makeRun(started) });
+  }
+
+  /** The run of this sandbox, held in use until the hold is given back; made or woken when there is none. */
+  async enter(name: string, signal: AbortSignal): Promise<{ run: Run; hold: Disposable }> {
+    for (;;) {
+      signal.throwIfAborted();
+      const record = this.#machines.records.find(name) ?? (await this.configure(name, {}));
+      const live = this.#live.get(record.key);
+      if (live?.state === "running") return { run: live.run, hold: live.run.activity.hold() };
+      if (live?.state === "stopping") await abortable(live.done, signal);
+      else await abortable(live?.run ?? this.#start(record), signal);
+    }
+  }
+
+  /** The run if there is one, held in use; nothing is woken. A start under way is waited for. */
+  async peek(name: string): Promise<{ run: Run; hold: Disposable } | undefined> {
+    const live = this.#liveOf(name);
+    if (live?.state === "starting") await live.run.catch(() => {}); // whoever asked for the start is told
+    const now = this.#liveOf(name);
+    return now?.state === "running" ? { run: now.run, hold: now.run.activity.hold() } : undefined;
+  }
+
+  /** Makes the record when there is none, and applies these options. */
+  async configure(name: string, given: SandboxConfig): Promise<SandboxRecord> {
+    const { records, images, config } = this.#machines;
+    const existing = records.find(name);
+    if (existing) return this.change(name, (current) => changeConfig(name, current, existing.image, given));
+    requireSandboxId(name);
+    requireIsolation(given.isolation ?? "container");
+    const stored = newConfig(given, config);
+    const image = await images.find(given.image ?? defaultImage);
+    if (!image) {
+      throw new SandboxError(
+        "IMAGE_NOT_FOUND",
+        `Cannot make sandbox "${name}": there is no image "${given.image ?? defaultImage}"`,
+        {
+          suggestion: "See atoll image ls; build one with atoll image build NAME",
+        },
+      );
+    }
+    await images.hold(config, [...new Set([...records.imagesInUse(), image.digest])]);
+    // somebody else may have made it while we waited
+    const meanwhile = records.find(name);
+    if (meanwhile) return this.configure(name, given);
+    const record = records.add(
+      { name, config: stored, image: given.image ?? defaultImage, imageDigest: image.digest },
+      Date.now(),
+    );
+    this.#journal(record, "created", { image: image.digest });
+    return record;
+  }
+
+  /** Changes the options of an existing sandbox. Throws SANDBOX_NOT_FOUND. */
+  change(name: string, apply: (current: StoredConfig) => StoredConfig): SandboxRecord {
+    const record = this.#require(name);
+    const config = apply(record.config);
+    this.#machines.records.setConfig(record.key, config);
+    return { ...record, config };
+  }
+
+  info(name: string): SandboxInfo {
+    return this.#describe(this.#require(name));
+  }
+
+  list(query: { state?: SandboxState | undefined; labels?: Record<string, string> | undefined }): SandboxInfo[] {
+    const labels = Object.entries(query.labels ?? {});
+    return this.#machines.records
+      .list()
+      .filter((record) => labels.every(([name, value]) => record.config.labels[name] === value))
+      .map((record) => this.#describe(record))
+      .filter((info) => query.state === undefined || info.state === query.state);
+  }
+
+  /** Sleep now: processes get `signal` and a little time, then the run ends; the disk stays. */
+  async stop(name: string, signal = "SIGTERM", reason: EndReason = "asked"): Promise<{ existed: boolean }> {
+    const record = this.#machines.records.find(name);
+    if (!record) return { existed: false };
+    await this.#settle(record.key, (run) => this.#end(run, reason, signal));
+    return { existed: true };
+  }
+
+  /** Removes the sandbox and everything it has; the name is free at once. */
+  async destroy(name: string): Promise<{ existed: boolean }> {
+    const { records } = this.#machines;
+    const record = records.find(name);
+    if (!record) return { existed: false };
+    await this.#settle(record.key, (run) => this.#end(run, "asked", "SIGKILL"));
+    records.discard(record);
+    this.#journal(record, "destroyed", {});
+    await this.clear(record.key);
+    return { existed: true };
+  }
+
+  /** Removes what is left of a destroyed sandbox. */
+  async clear(key: string): Promise<void> {
+    const { disks, network, records, images, config } = this.#machines;
+    await disks.destroy(key);
+    await network.forgetNames(key);
+    records.forgetGarbage(key);
+    await images.hold(config, [...records.imagesInUse()]);
+  }
+
+  /** Running sandboxes, the longest idle first. */
+  idlest(): { name: string; run: Run; idleMs: number }[] {
+    const nowMs = performance.now();
+    const runs = [...this.#live.values()].flatMap((live) => (live.state === "running" ? [live.run] : []));
+    return runs
+      .flatMap((run) => {
+        const record = this.#machines.records.findByKey(run.row.sandboxKey);
+        return record ? [{ name: record.name, run, idleMs: run.activity.idleMs(nowMs) }] : [];
+      })
+      .sort((a, b) => b.idleMs - a.idleMs);
+  }
+
+  /** Ends a run that nobody holds; false when somebody does, or it is ending already. */
+  async sleep(run: Run, reason: "idle" | "lifetime" | "space"): Promise<boolean> {
+    const live = this.#live.get(run.row.sandboxKey);
+    if (live?.state !== "running" || live.run !== run) return false;
+    if (reason === "idle" && run.activity.held) return false;
+    await this.#end(run, reason, "SIGTERM");
+    return true;
+  }
+
+  /** Puts every sandbox to sleep; no start is possible afterwards. */
+  async stopAll(): Promise<void> {
+    this.#closing = true;
+    await Promise.all(
+      [...this.#live.keys()].map((key) => this.#settle(key, (run) => this.#end(run, "asked", "SIGTERM"))),
+    );
+  }
+
+  /** Lets go of every run: they go on without this daemon. Starts under way are finished first. */
+  async leave(): Promise<void> {
+    this.#closing = true;
+    await Promise.allSettled(
+      [...this.#live.values()].map((live) => (live.state === "stopping" ? live.done : live.run)),
+    );
+    for (const live of this.#live.values()) if (live.state === "running") live.run.leave();
+  }
+
+  #start(record: SandboxRecord): Promise<Run> {
+    const { key } = record;
+    const starting = (async () => {
+      if (this.#closing)
+        throw new SandboxError("SANDBOX_UNAVAILABLE", "Cannot start a sandbox: the daemon is going down");
+      await requireCapacity(this.#machines);
+      return this.#makeRun(await startRun(this.#machines, record, AbortSignal.timeout(startLimitMs)));
+    })();
+    this.#live.set(key, { state: "starting", run: starting });
+    starting.then(
+      (run) => {
+        this.#live.set(key, { state: "running", run });
+        this.#journal(record, "run.start", { run: run.number });
+      },
+      (error: Error) => {
+        this.#live.delete(key);
+        this.#machines.log.warn({ sandbox: record.name, error: error.message }, "cannot start a sandbox");
+      },
+    );
+    return starting;
+  }
+
+  #makeRun(started: ConstructorParameters<typeof Run>[1]): Run {
+    return new Run(this.#machines, started, (run) => void this.#lost(run));
+  }
+
+  /** Waits until this sandbox neither starts nor stops, and ends its run when it has one. */
+  async #settle(key: string, end: (run: Run) => Promise<void>): Promise<void> {
+    for (let live = this.#live.get(key); live; live = this.#live.get(key)) {
+      if (live.state === "starting")
+        await live.run.catch(() => {}); // told to whoever asked for it
+      else if (live.state === "stopping") await live.done;
+      else await end(live.run);
+    }
+  }
+
+  /** The agent is dead though nobody asked: the kernel knows why. */
+  async #lost(run: Run): Promise<void> {
+    const live = this.#live.get(run.row.sandboxKey);
+    if (live?.state !== "running" || live.run !== run) return;
+    const record = this.#machines.records.findByKey(run.row.sandboxKey);
+    const oomKills = this.#machines.cgroups.oomKills(groupOf(this.#machines, run.row.id));
+    const { reason, words } = explainExit({
+      otherBoot: false,
+      ...(oomKills !== undefined && { oomKills }),
+      memoryLimitBytes: record ? limitsOf(record.config).memoryMiB * 1024 ** 2 : 0,
+    });
+    this.#machines.log.warn({ sandbox: record?.name, run: run.row.id, reason }, words);
+    await this.#end(run, reason, "SIGKILL", words);
+  }
+
+  #end(run: Run, reason: EndReason, signal: string, detail?: string): Promise<void> {
+    const { records, log } = this.#machines;
+    const key = run.row.sandboxKey;
+    run.stopping = true;
+    records.setRunState(run.row.id, "stopping");
+    const done = (async () => {
+      if (signal !== "SIGKILL") await this.#letProcessesEnd(run, signal);
+      const end: RunEnd = { reason, at: Date.now(), ...(detail !== undefined && { detail }) };
+      try {
+        await giveBack(this.#machines, run.row, end);
+      } catch (error) {
+        log.error({ run: run.row.id, error: (error as Error).message }, "cannot give back all of a run");
+        throw error;
+      } finally {
+        this.#live.delete(key);
+        run.close(end);
+      }
+    })();
+    this.#live.set(key, { state: "stopping", done });
+    return done;
+  }
+
+  async #letProcessesEnd(run: Run, signal: string): Promise<void> {
+    const { cgroups } = this.#machines;
+    const alone = () => cgroups.processes(run.group).length <= 1;
+    if (alone()) return;
+    const deadlineMs = performance.now() + stopGraceMs;
+    try {
+      await run.link.call(SignalResult, "/signal", { method: "POST", json: { signal }, answerWithinMs: 1_000 });
+    } catch {
+      return; // an agent that does not answer has no say in how it ends
+    }
+    while (!alone() && performance.now() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+
+  #liveOf(name: string): Live | undefined {
+    const record = this.#machines.records.find(name);
+    return record && this.#live.get(record.key);
+  }
+
+  #require(name: string): SandboxRecord {
+    const record = this.#machines.records.find(name);
+    if (record) return record;
+    throw new SandboxError("SANDBOX_NOT_FOUND", `Cannot find sandbox "${name}"`, {
+      suggestion: "See atoll ls for those there are",
+    });
+  }
+
+  #describe(record: SandboxRecord): SandboxInfo {
+    const { config } = record;
+    const live = this.#live.get(record.key);
+    const lastActive =
+      live?.state === "running" ? Date.now() - Math.round(live.run.activity.idleMs()) : record.lastActive;
+    return {
+      id: record.name,
+      state: live?.state ?? (record.runNumber === 0 ? "none" : "asleep"),
+      run: record.runNumber,
+      isolation: config.isolation,
+      image: { name: record.image, digest: record.imageDigest },
+      instance: config.instance,
+      labels: config.labels,
+      ports: [],
+      created: record.created,
+      lastActive: Math.max(lastActive, record.lastActive),
+      sleepAfterMs: config.sleepAfterMs,
+      keepAlive: config.keepAlive,
+      ...(config.maxLifetimeMs !== null && { maxLifetimeMs: config.maxLifetimeMs }),
+      ...(record.lastEnd && { lastEnd: record.lastEnd }),
+    };
+  }
+
+  #journal(record: SandboxRecord, type: string, data: Record<string, unknown>): void {
+    this.#machines.journal.append({ time: Date.now(), sandboxKey: record.key, run: record.runNumber, type, data });
+  }
+}
+
+/** Waits for work that goes on when the waiter leaves. */
+async function abortable(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  const gone = Promise.withResolvers<never>();
+  const onAbort = () => gone.reject(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    await Promise.race([work, gone.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
