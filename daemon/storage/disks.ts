@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { chmod, chown, mkdir, readdir, readlink, rename, symlink } from "node:fs/promises";
+import { chmod, chown, lstat, mkdir, readdir, readlink, rename, symlink } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
@@ -86,7 +86,10 @@ export class Disks {
   }
 
   async has(id: string): Promise<boolean> {
-    return (await this.list()).includes(id);
+    const found = await lstat(this.#path(id)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
+    });
+    return found !== undefined;
   }
 
   /** Ids of all disks, in no order. */
