@@ -29,6 +29,7 @@ type files struct {
 }
 
 func (f *files) register(mux *http.ServeMux) {
+	mux.Handle("/files/", methods{})
 	mux.Handle("/files/stat", methods{"GET": f.stat})
 	mux.Handle("/files/content", methods{"GET": f.readContent, "PUT": f.writeContent})
 	mux.Handle("/files/list", methods{"GET": f.list})
@@ -155,10 +156,14 @@ func normalize(path string) (string, error) {
 		case "", ".":
 		case "..":
 			real, err := filepath.EvalSymlinks(at)
-			if errors.Is(err, syscall.ENOENT) {
+			var errno syscall.Errno
+			switch {
+			case errors.Is(err, syscall.ENOENT):
 				real = at
-			} else if err != nil {
+			case errors.As(err, &errno):
 				return "", err
+			case err != nil:
+				return "", syscall.ELOOP // the one reason of its own that EvalSymlinks has
 			}
 			at = filepath.Dir(real)
 		default:

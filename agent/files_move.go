@@ -18,8 +18,9 @@ type moveRequest struct {
 
 // move gives a file, symlink or directory another path, as mv(1) does: into `to` when that is a directory, else to
 // exactly `to`, in place of the file that is there. The directory to move to must exist. It happens whole or not at all,
-// also from one file system to another, where it is a copy; a tree with sockets, named pipes or devices in it is refused
-// there. A tree that holds a mount point is refused.
+// also from one file system to another, where it is a copy with owners, modes, links and times of files, but without
+// extended attributes; a tree with sockets, named pipes or devices in it is refused there. A tree that holds a mount point
+// is refused.
 func (f *files) move(w http.ResponseWriter, r *http.Request) error {
 	var request moveRequest
 	if err := readRequest(w, r, &request); err != nil {
@@ -99,7 +100,10 @@ func (f *files) moveAcross(from, to string) error {
 	}
 
 	hidden := filepath.Base(unfinishedName(""))
-	if err := os.Rename(source.at(name), source.at(hidden)); err != nil {
+	err = os.Rename(source.at(name), source.at(hidden))
+	if errors.Is(err, syscall.EXDEV) {
+		hidden = name // an overlay without redirect_dir: a directory of the image cannot be renamed, only removed
+	} else if err != nil {
 		return err
 	}
 	if err := syscall.Rename(filepath.Join(directoryPath, name), to); err != nil {
@@ -114,8 +118,16 @@ func (f *files) moveAcross(from, to string) error {
 // copyTree copies name in source into the directory at into, by an archive that is never stored. shown is what messages
 // call that directory.
 func (f *files) copyTree(source directory, name, into, shown string) error {
+	unpacking, err := f.newUnpacking(into)
+	if err != nil {
+		return err
+	}
+	defer unpacking.close()
+	unpacking.keepOwners, unpacking.path = true, shown
 	reader, writer := io.Pipe()
+	packed := make(chan struct{})
 	go func() {
+		defer close(packed)
 		archive := tar.NewWriter(writer)
 		packing := &packing{archive: archive, specials: refuseSpecial}
 		err := packing.entry(source, name, name, 0)
@@ -124,14 +136,9 @@ func (f *files) copyTree(source directory, name, into, shown string) error {
 		}
 		writer.CloseWithError(err) // nil is EOF
 	}()
-	unpacking, err := f.newUnpacking(into)
-	if err != nil {
-		return err
-	}
-	defer unpacking.close()
-	unpacking.keepOwners, unpacking.path = true, shown
 	err = unpacking.run(reader)
-	reader.CloseWithError(err) // ends the packing when unpacking has failed
+	reader.CloseWithError(io.ErrClosedPipe) // ends the packing when unpacking has failed
+	<-packed                                // source is the caller's to close
 	return err
 }
 

@@ -190,6 +190,7 @@ func TestBadPathsAreRefusedByEveryVerb(t *testing.T) {
 		{strings.Repeat("n/", 2100), "NAME_TOO_LONG"},
 		{"file/below", "NOT_DIRECTORY"},
 		{"loop/below", "VALIDATION_FAILED"},
+		{"loop/../file", "VALIDATION_FAILED"},
 	}
 	for _, c := range cases {
 		h.refused(h.ask("GET", "stat", nil, "path", c.path), c.code)
@@ -224,6 +225,7 @@ func TestMalformedRequestsAreRefused(t *testing.T) {
 	h.refused(h.ask("POST", "mkdir", strings.NewReader(`{"path":1}`)), "VALIDATION_FAILED")
 	h.refused(h.ask("POST", "mkdir", strings.NewReader(`{"path":"a","mode":-1}`)), "VALIDATION_FAILED")
 	h.refused(h.ask("POST", "mkdir", strings.NewReader(`{"path":"a","mode":65535}`)), "VALIDATION_FAILED")
+	h.refused(h.ask("GET", "unknown", nil, "path", "a"), "NOT_SUPPORTED")
 	request, err := http.NewRequest("GET", h.url+"/files/stat?path=%zz", nil)
 	if err == nil {
 		h.refused(h.send(request), "VALIDATION_FAILED")

@@ -217,3 +217,42 @@ func TestSensibleTimesAreKept(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestFilesOfTheImageUnderAnOverlayAreReplacedMovedAndRemoved(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	for _, redirect := range []string{"on", "off"} { // with off, the kernel refuses to rename a directory of the image
+		h := openHouse(t)
+		h.put("lower/etc/conf", "image")
+		h.put("lower/lib/deep/file", "library")
+		h.put("lower/gone", "")
+		for _, name := range []string{"upper", "index", "root"} {
+			h.must(os.Mkdir(h.path(name), 0o755))
+		}
+		options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,redirect_dir=%s", h.path("lower"), h.path("upper"), h.path("index"), redirect)
+		if err := syscall.Mount("overlay", h.path("root"), "overlay", 0, options); err != nil {
+			t.Skipf("no overlay here: %v", err)
+		}
+		h.Cleanup(func() { _ = syscall.Unmount(h.path("root"), syscall.MNT_DETACH) })
+		verbs := &files{unfinished: h.path("root/var/unfinished")}
+
+		h.must(os.Chmod(h.path("lower/etc/conf"), 0o600))
+		h.must(verbs.replaceFile(h.path("root/etc/conf"), strings.NewReader("mine"), nil))
+		h.must(verbs.movePath(h.path("root/lib"), h.path("root/usr")))
+		h.must(removePath(h.path("root/gone"), false))
+		h.must(removePath(h.path("root/usr/deep"), true))
+		info, err := os.Stat(h.path("root/etc/conf"))
+		h.must(err)
+		if h.content("root/etc/conf") != "mine" || info.Mode().Perm() != 0o600 || h.content("lower/etc/conf") != "image" {
+			t.Errorf("%v", info.Mode())
+		}
+		if _, err := os.Lstat(h.path("root/lib")); err == nil {
+			t.Error("the moved directory is still there")
+		}
+		made, err := os.ReadDir(verbs.unfinished)
+		if err != nil || len(made) > 0 {
+			t.Errorf("%v %v: the private place was not used or not left tidy", made, err)
+		}
+	}
+}
