@@ -24,11 +24,11 @@ export type Prepared = {
   replayable: boolean;
   /** What the caller's own stream threw while it was sent. */
   bodyError(): { error: unknown } | undefined;
+  /** Cancels what is left of the caller's own stream. */
+  discard(): void;
 };
 
 type Query = Record<string, string | number | undefined>;
-
-const nothingThrown = () => undefined;
 
 export function prepare<V extends VerbName>(verb: V, call: CallOf<V>): Prepared {
   const { params, query, body } = call as {
@@ -37,7 +37,7 @@ export function prepare<V extends VerbName>(verb: V, call: CallOf<V>): Prepared 
     body?: unknown;
   };
   const { method } = verbs[verb];
-  const prepared = { verb, path: verbPath(verb, params) + search(query), replayable: true, bodyError: nothingThrown };
+  const prepared = { verb, path: verbPath(verb, params) + search(query), replayable: true, ...noStream };
   const takes = "body" in verbs[verb] ? verbs[verb].body : undefined;
   if (takes === undefined) return { ...prepared, headers: {}, init: { method } };
   if (takes !== "bytes") {
@@ -46,10 +46,10 @@ export function prepare<V extends VerbName>(verb: V, call: CallOf<V>): Prepared 
   }
   const headers = { "content-type": "application/octet-stream" };
   if (!(body instanceof ReadableStream)) return { ...prepared, headers, init: { method, body: body as BodyInit } };
-  const { stream, thrown } = watched(body);
+  const { stream, ...ofStream } = watched(body as ReadableStream<Uint8Array | string>);
   // `half`: fetch refuses a stream without it, and the type does not know it everywhere.
   const init = { method, body: stream, duplex: "half" } as RequestInit;
-  return { ...prepared, headers, init, replayable: false, bodyError: thrown };
+  return { ...prepared, headers, init, replayable: false, ...ofStream };
 }
 
 function search(query: Query | undefined): string {
@@ -59,11 +59,12 @@ function search(query: Query | undefined): string {
   return pairs.size > 0 ? `?${pairs}` : "";
 }
 
+const noStream = { bodyError: () => undefined, discard: () => {} };
+
 /** `source`, remembering what it throws, because fetch tells its own words instead. Text in it becomes UTF-8. */
-function watched(source: ReadableStream<Uint8Array | string>): {
-  stream: ReadableStream<Uint8Array>;
-  thrown: () => { error: unknown } | undefined;
-} {
+function watched(
+  source: ReadableStream<Uint8Array | string>,
+): { stream: ReadableStream<Uint8Array> } & Pick<Prepared, "bodyError" | "discard"> {
   const reader = source.getReader();
   let thrown: { error: unknown } | undefined;
   const stream = new ReadableStream<Uint8Array>(
@@ -82,5 +83,12 @@ function watched(source: ReadableStream<Uint8Array | string>): {
     },
     { highWaterMark: 0 },
   );
-  return { stream, thrown: () => thrown };
+  return {
+    stream,
+    bodyError: () => thrown,
+    discard() {
+      // Not by fetch's hand: it cancels a stream only between two reads. What the source throws concerns nobody any more.
+      reader.cancel().catch(() => {});
+    },
+  };
 }

@@ -171,7 +171,7 @@ async function* execEvents(scope: Scope, command: Command, options: ExecOptions)
         case "complete": {
           for (const stream of ["stdout", "stderr"] as const) {
             const rest = streams[stream].end();
-            if (rest !== "") yield encode(id, { type: stream, timestamp, data: rest, bytes: "" });
+            if (rest !== "") yield encode(undefined, { type: stream, timestamp, data: rest, bytes: "" });
           }
           const result = resultOf(command, startedAt, event.result, streams, lost);
           yield encode(id, { type, timestamp, exitCode: event.exitCode, result });

@@ -28,5 +28,5 @@ export type {
 export type { GitCheckoutOptions } from "./git.ts";
 export { getSandbox, Sandbox, type SandboxClass, type SandboxNamespace, type SandboxPlace } from "./sandbox.ts";
 export type { OutboundContext, OutboundHandler, SandboxFields, SandboxStatics } from "./sandbox-fields.ts";
-export type { Session, Session as ExecutionSession, SessionOptions } from "./session.ts";
-export type { SessionMethods } from "./session-methods.ts";
+export type { SandboxMethods } from "./sandbox-methods.ts";
+export type { Session, Session as ExecutionSession, SessionMethods, SessionOptions } from "./session-methods.ts";

@@ -17,8 +17,11 @@ export const defaultPatience: Patience = { silenceMs: silenceLimitMs, giveUpMs: 
 const firstPauseMs = 25;
 const lastPauseMs = 2_000;
 
-/** A request that got no answer of a daemon. `sent` is false where it surely never reached one. */
-export type Lost = { lost: string; sent: boolean; cause?: unknown };
+/**
+ * A request that got no answer of a daemon. `sent` is false where it surely never reached one; `beganAt` is the time of a
+ * request that had no answer at all, because a connection that is never made may take long to say so.
+ */
+export type Lost = { lost: string; sent: boolean; beganAt?: number; cause?: unknown };
 
 /** The codes of connections that were never made, in the words of Node, Bun and Deno. */
 const neverConnected =
@@ -55,7 +58,7 @@ export function outage(url: () => string, limitMs: () => number): Outage {
     },
     async pause(lost, signal) {
       const now = performance.now();
-      since ??= now;
+      since ??= lost.beganAt ?? now;
       if (now - since >= limitMs()) throw unreachable(url(), lost);
       // Half of it by chance, so that a daemon that comes back is not met by all its clients at once.
       const waitMs = pauseMs * (0.5 + Math.random() / 2);

@@ -18,29 +18,29 @@ import type {
 } from "./file-types.ts";
 import type { GitCheckoutOptions } from "./git.ts";
 import type { AbstractFields, AbstractStatics, SandboxFields, SandboxStatics } from "./sandbox-fields.ts";
+import type { SandboxMethods } from "./sandbox-methods.ts";
 import { callIn, now, randomId, type Scope } from "./scope.ts";
-import { Session, type SessionOptions } from "./session.ts";
-import type { SessionMethods } from "./session-methods.ts";
+import { SessionHandle } from "./session.ts";
+import type { Session, SessionOptions } from "./session-methods.ts";
 
 /** Where a sandbox is: what `getSandbox` gives to the class it makes. */
 export type SandboxPlace = { connection: Connection; id: string; options: SandboxOptions };
 
 const defaultSession = "default";
 
-/** What Sandbox is at run time. Its public type, below, has the fields of subclasses too. */
-class SandboxHandle implements SessionMethods {
+/** Sandbox at run time; its contract is the interface, and the fields of subclasses. */
+class SandboxHandle implements SandboxMethods {
   readonly #place: SandboxPlace;
   #id: string | undefined;
   /** Whether the daemon knows the options; a promise while they are on their way. */
   #told: Promise<void> | true | undefined;
-  #session: Session | undefined;
+  #session: SessionHandle | undefined;
 
   /** Not for programs: `getSandbox` makes them. A subclass with a constructor of its own passes its arguments on. */
   constructor(place: SandboxPlace, ..._rest: unknown[]) {
     this.#place = place;
   }
 
-  /** The sandbox's id. */
   get id(): string {
     if (this.#id !== undefined) return this.#id;
     const { id, options } = this.#place;
@@ -111,36 +111,26 @@ class SandboxHandle implements SessionMethods {
     return this.#own.gitCheckout(repoUrl, options);
   }
 
-  /**
-   * Sets environment variables of the sandbox and its default session, for the commands to come; undefined or null
-   * unsets one. They outlive sleep. Starts nothing.
-   */
   async setEnvVars(variables: Variables): Promise<void> {
     await this.#set({ envVars: nullForUndefined(variables) });
   }
 
-  /**
-   * Makes a session: saved shell state of its own, which outlives sleep. Throws SESSION_ALREADY_EXISTS, FILE_NOT_FOUND for
-   * a missing `cwd`.
-   */
   async createSession(options: SessionOptions = {}): Promise<Session> {
     const { env, ...rest } = options;
     const id = options.id ?? `session-${randomId()}`;
     await callIn(this.#scope(id), "createSession", {
       body: { ...rest, id, ...(env && { env: nullForUndefined(env) }) },
     });
-    return new Session(id, this.#scope(id));
+    return new SessionHandle(id, this.#scope(id));
   }
 
-  /** A session that was made before. Throws SESSION_NOT_FOUND. */
   async getSession(id: string): Promise<Session> {
     const scope = this.#scope(id);
     await scope.ready();
     await scope.transport.json("getSession", { params: { sandbox: this.id, session: id } });
-    return new Session(id, scope);
+    return new SessionHandle(id, scope);
   }
 
-  /** Forgets a session; its running commands go on. Throws SESSION_NOT_FOUND. */
   async deleteSession(id: string): Promise<{ success: true; sessionId: string; timestamp: string }> {
     const scope = this.#scope(id);
     await scope.ready();
@@ -148,7 +138,6 @@ class SandboxHandle implements SessionMethods {
     return { success: true, sessionId: id, timestamp: now() };
   }
 
-  /** Starts or wakes the sandbox; every verb that needs it does so by itself. Throws NOT_SUPPORTED for a snapshot. */
   async start(options: { snapshot?: string } = {}): Promise<SandboxInfo> {
     if (options.snapshot !== undefined) {
       throw new SandboxError("NOT_SUPPORTED", `Cannot start "${this.id}" from a snapshot: this version has none`);
@@ -156,43 +145,34 @@ class SandboxHandle implements SessionMethods {
     return callIn(this.#scope(null), "start", {});
   }
 
-  /**
-   * Sleep now: processes get `signal` (default "SIGTERM") and end, the disk stays, the next verb wakes it. `existed` is
-   * false for a name without a sandbox.
-   */
   async stop(signal?: string): Promise<{ existed: boolean }> {
     return this.#record("stop", { body: { ...(signal !== undefined && { signal }) } });
   }
 
-  /** Removes the sandbox and everything it has; its name is free at once. `existed` is false for a name without one. */
   async destroy(): Promise<{ existed: boolean }> {
     const outcome = await this.#record("destroy", {});
     this.#told = undefined; // a new sandbox of this name is to have the options too
     return outcome;
   }
 
-  /** What is known of the sandbox; wakes nothing. Throws SANDBOX_NOT_FOUND. */
   async info(): Promise<SandboxInfo> {
     return this.#record("info", {});
   }
 
-  /** Changes the idle time after which it sleeps: "30s", "5m", "1h" or a number of seconds. */
   async setSleepAfter(sleepAfter: string | number): Promise<void> {
     await this.#set({ sleepAfter });
   }
 
-  /** True: it never sleeps by itself. */
   async setKeepAlive(keepAlive: boolean): Promise<void> {
     await this.#set({ keepAlive });
   }
 
-  /** Replaces the labels. */
   async setLabels(labels: Record<string, string>): Promise<void> {
     await this.#set({ labels });
   }
 
-  get #own(): Session {
-    return (this.#session ??= new Session(
+  get #own(): SessionHandle {
+    return (this.#session ??= new SessionHandle(
       defaultSession,
       this.#scope(this.#hasDefaultSession() ? defaultSession : null),
     ));
@@ -256,7 +236,7 @@ class SandboxHandle implements SessionMethods {
  * A named computer. It is there when its first verb is called, sleeps when it is left alone, and continues at the next.
  * Programs get one from `getSandbox`; a subclass may set SandboxFields, and add methods of its own.
  */
-export type Sandbox = SandboxHandle & SandboxFields & AbstractFields;
+export type Sandbox = SandboxMethods & SandboxFields & AbstractFields;
 export type SandboxClass<T extends Sandbox = Sandbox> = new (place: SandboxPlace, ...rest: unknown[]) => T;
 export const Sandbox = SandboxHandle as unknown as SandboxClass & SandboxStatics & AbstractStatics;
 

@@ -116,3 +116,23 @@ export interface SessionMethods {
   /** Sets environment variables of the commands to come; undefined or null unsets one. */
   setEnvVars(variables: Variables): Promise<void>;
 }
+
+/**
+ * Saved shell state of a sandbox: what a command leaves behind is there for the next. Commands of one session may run at
+ * the same time; each starts from the state of its start. Made by `createSession` and `getSession`.
+ */
+export interface Session extends SessionMethods {
+  readonly id: string;
+}
+
+/** How a session begins. */
+export type SessionOptions = {
+  /** 1 to 64 letters, digits, dots, underscores and hyphens. Default: a random one. */
+  id?: string | undefined;
+  /** Variables the session has beside those of the sandbox; undefined or null unsets one. */
+  env?: Variables | undefined;
+  /** Directory it starts in. Default "/workspace". */
+  cwd?: string | undefined;
+  /** Time limit, in milliseconds, of commands that name none. Default: none. */
+  commandTimeoutMs?: number | undefined;
+};

@@ -17,31 +17,15 @@ import type {
 import * as files from "./files.ts";
 import { gitCheckout, type GitCheckoutOptions } from "./git.ts";
 import type { Scope } from "./scope.ts";
-import type { SessionMethods } from "./session-methods.ts";
-
-/** How a session begins. */
-export type SessionOptions = {
-  /** 1 to 64 letters, digits, dots, underscores and hyphens. Default: a random one. */
-  id?: string | undefined;
-  /** Variables the session has beside those of the sandbox; null unsets one. */
-  env?: Variables | undefined;
-  /** Directory it starts in. Default "/workspace". */
-  cwd?: string | undefined;
-  /** Time limit, in milliseconds, of commands that name none. Default: none. */
-  commandTimeoutMs?: number | undefined;
-};
+import type { Session } from "./session-methods.ts";
 
 type AnyExecOptions = ExecOptions & ExecCallbacks<string> & ExecCallbacks<Uint8Array>;
 
-/**
- * Saved shell state of a sandbox: what a command leaves behind is there for the next. Commands of one session may run at
- * the same time; each starts from the state of its start. Made by `createSession` and `getSession`.
- */
-export class Session implements SessionMethods {
+/** Session at run time; its contract is the interface. */
+export class SessionHandle implements Session {
   readonly id: string;
   readonly #scope: Scope;
 
-  /** Not for programs: sessions come from a sandbox. */
   constructor(id: string, scope: Scope) {
     this.id = id;
     this.#scope = scope;

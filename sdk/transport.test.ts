@@ -107,7 +107,7 @@ test("without any daemon a call soon fails with SANDBOX_UNAVAILABLE, which names
   const port = await unusedPort();
   await assert.rejects(transportTo(`http://127.0.0.1:${port}`).json("health", { params: {} }), (error: unknown) => {
     assert(SandboxError.is(error, "SANDBOX_UNAVAILABLE"));
-    assert.match(error.message, new RegExp(`^Cannot reach the daemon at http://127.0.0.1:${port}: .*ECONNREFUSED`));
+    assert.match(error.message, new RegExp(`^Cannot reach the daemon at http://127.0.0.1:${port}: `));
     assert.match(error.suggestion ?? "", /atoll up/);
     assert(error.retryable);
     return true;

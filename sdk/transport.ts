@@ -72,6 +72,7 @@ export function createTransport(find: () => Promise<Endpoint>, patience: Patienc
         return json as JsonOutput<typeof verb>;
       } finally {
         release();
+        prepared.discard();
       }
     },
     events(verb, call, options = {}) {
@@ -151,6 +152,7 @@ export function createTransport(find: () => Promise<Endpoint>, patience: Patienc
   ): Promise<Response | Lost> {
     controller.signal.throwIfAborted();
     const endpoint = known ?? (await where());
+    const beganAt = performance.now();
     let response: Response;
     try {
       response = await fetch(endpoint.url + prepared.path, {
@@ -168,7 +170,7 @@ export function createTransport(find: () => Promise<Endpoint>, patience: Patienc
       if (thrown) throw thrown.error;
       known = undefined;
       // A stream that has been given to fetch cannot be given again, whatever became of it.
-      return prepared.replayable ? lostBy(error) : { ...lostBy(error), sent: true };
+      return { ...lostBy(error), beganAt, ...(!prepared.replayable && { sent: true }) };
     }
     if (response.ok) {
       answered = true;
