@@ -330,6 +330,14 @@ func TestUploadedFilesAreRootsAndNeverSetUserID(t *testing.T) {
 	}
 }
 
+func TestATimeThatNoFileSystemHoldsIsTheBeginningOfTime(t *testing.T) {
+	for _, seconds := range []int64{-1, 1 << 40, -1 << 60} {
+		if got := sensibleTime(time.Unix(seconds, 0)); got.Unix() != 0 {
+			t.Errorf("%d became %v", seconds, got)
+		}
+	}
+}
+
 func FuzzUnpack(f *testing.F) {
 	f.Add(tarOf(f, regular("a/b", "content"), special(tar.TypeSymlink, "l", "a"), special(tar.TypeLink, "h", "a/b"), special(tar.TypeDir, "d/", "")))
 	f.Add(tarOf(f, special(tar.TypeSymlink, "a", ".."), regular("a/evil", "x"), regular("../evil", "x")))

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -143,7 +142,4 @@ func TestAListEndsWhenItsReaderLeaves(t *testing.T) {
 	response, err := http.Get(h.url + "/files/list?path=.&session=")
 	h.must(err)
 	response.Body.Close() // closing the server in the end waits for the handler
-	if filepath.Base(h.directory) != "work" {
-		t.Fatal()
-	}
 }

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 func (h *house) write(path, content string, pairs ...string) reply {
@@ -209,12 +208,6 @@ func TestANewFileTakesTheGroupOfASetGroupIDDirectory(t *testing.T) {
 	h.must(syscall.Stat(h.path("shared/f"), &stat))
 	if stat.Gid != 777 {
 		t.Errorf("group %d", stat.Gid)
-	}
-}
-
-func TestSensibleTimesAreKept(t *testing.T) {
-	if got := sensibleTime(time.Unix(1<<40, 0)); got.Unix() != 0 {
-		t.Error(got)
 	}
 }
 
