@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -33,7 +35,17 @@ func TestMain(m *testing.M) {
 		must(os.MkdirAll(where, 0o755))
 		must(syscall.Mount("tmpfs", where, "tmpfs", 0, options))
 	}
+	go dumpOnRequest()
 	main()
+}
+
+// dumpOnRequest tells where every goroutine of a hanging agent is.
+func dumpOnRequest() {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR2)
+	for range asked {
+		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1) // a diagnosis, no more
+	}
 }
 
 func must(err error) {
@@ -64,6 +76,7 @@ func startAgent(t testing.TB, arguments ...string) *testAgent {
 	a := &testAgent{t: t, folder: folder, socket: filepath.Join(folder, "s"), workspace: filepath.Join(folder, "workspace"), arguments: arguments}
 	t.Cleanup(func() { a.kill() })
 	a.begin()
+	t.Cleanup(a.watchdog())
 	return a
 }
 
@@ -111,6 +124,12 @@ func (a *testAgent) kill() {
 		_ = a.wait() // it was killed: that is what it says
 		a.process = nil
 	}
+}
+
+// watchdog makes a test that hangs say where its agent is.
+func (a *testAgent) watchdog() func() {
+	timer := time.AfterFunc(8*time.Second, func() { _ = a.process.Signal(syscall.SIGUSR2) })
+	return func() { timer.Stop() }
 }
 
 func until(t testing.TB, what string, probe func() bool) {

@@ -25,8 +25,7 @@ func main() {
 	flag.DurationVar(&chosen.times.keepUndelivered, "keep-undelivered", chosen.times.keepUndelivered, "how long an undelivered log is kept")
 	flag.DurationVar(&chosen.times.heartbeat, "heartbeat", chosen.times.heartbeat, "the longest silence on a stream")
 	flag.Parse()
-	// Handled, so that no child inherits them ignored and nothing in the sandbox ends its PID 1 by asking.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGPIPE)
+	surviveSignals()
 	closeOnExec()
 	if err := serve(chosen); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -45,4 +44,16 @@ func closeOnExec() {
 			syscall.CloseOnExec(fd)
 		}
 	}
+}
+
+// surviveSignals handles every signal that would end this program or that children would inherit ignored: also PID 1
+// gets those that it has handlers for, and Go's runtime has one for most, so any process of the sandbox could end it.
+func surviveSignals() {
+	var all []os.Signal
+	for number := syscall.Signal(1); number < 32; number++ {
+		if number != syscall.SIGURG && number != syscall.SIGCHLD { // the runtime's and the reaper's
+			all = append(all, number)
+		}
+	}
+	signal.Notify(make(chan os.Signal, 1), all...)
 }

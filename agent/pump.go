@@ -96,8 +96,8 @@ func (p *pump) readOnce(fd int) (n int, again bool) {
 func (p *pump) finish() {
 	p.reading.Lock()
 	p.ended = true
-	_ = p.file.Close() // nothing was written
 	p.reading.Unlock()
+	p.close()
 	p.tell()
 }
 
@@ -130,9 +130,8 @@ func (p *pump) progress() (total int64, ended bool) {
 	return p.total, p.ended
 }
 
-// close ends the pump although somebody still holds the other end: the next read fails.
+// close ends the pump although somebody still holds the other end: the next read fails. It waits for a read under way,
+// so it takes no lock.
 func (p *pump) close() {
-	p.reading.Lock()
-	defer p.reading.Unlock()
 	_ = p.file.Close() // closing twice is an error that says so, no more
 }
