@@ -29,8 +29,8 @@ export type Inspector = {
 
 /**
  * Watches what a sandbox sends on a connection to `host`, and sees to it that a Host header or a server name in TLS says
- * the same. Bytes whose meaning is not clear yet are held, at most 64 KiB; what the server sends is nobody's business
- * here, so protocols in which the server speaks first work.
+ * the same. Bytes whose meaning is not clear yet are held, at most 64 KiB; of a first line that is longer only the end is
+ * looked at. What the server sends is nobody's business here, so protocols in which the server speaks first work.
  *
  * Every request of an HTTP/1 connection is read, because a later one may name another host. HTTP/2 without TLS hides its
  * names in a compression of its own and is refused, unless the server is `trusted`. What is neither HTTP nor TLS passes.
@@ -78,8 +78,14 @@ export function createInspector(host: string, trusted: boolean): Inspector {
         read = undefined;
         recognize = createRecognizer();
       }
-      if (hold.size > holdLimitBytes) return { forward: [], refusal: "it begins with something that does not end" };
-      return { forward };
+      if (hold.size <= holdLimitBytes) return { forward };
+      if (read) return { forward: [], refusal: "it begins with something that does not end" };
+      protocol = "other";
+      read = createLongLineReader();
+      const finding = read(hold.bytes);
+      return finding.kind === "pass"
+        ? { forward: [...forward, hold.take(finding.bytes)] }
+        : { forward: [], refusal: longLine };
     },
   };
 }
@@ -113,6 +119,23 @@ function createRecognizer(): (bytes: Buffer) => Protocol | "http2" | undefined {
     return undefined;
   };
 }
+
+/** Passes a first line that is too long to be held, unless it turns out to be a request after all. */
+function createLongLineReader(): (bytes: Buffer) => Finding {
+  let tail = "";
+  return (bytes) => {
+    const end = bytes.indexOf(lf);
+    const length = end < 0 ? bytes.length : end;
+    tail = (tail + bytes.toString("latin1", Math.max(0, length - tailBytes), length)).slice(-tailBytes);
+    if (end < 0) return { kind: "pass", bytes: bytes.length };
+    if (/HTTP\/\d|^\s+$/i.test(tail)) return { kind: "refuse", why: longLine };
+    return { kind: "pass", bytes: bytes.length, then: "raw" };
+  };
+}
+
+const longLine = "its request line does not end";
+/** "HTTP/1.1" with some white space behind it. */
+const tailBytes = 64;
 
 function nameLine(line: string): Protocol | "http2" {
   if (!isRequestLine(line)) return "other";

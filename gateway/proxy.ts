@@ -142,6 +142,7 @@ function pumpUp(
     release();
     entry.state = "closing";
     server.end();
+    server.setTimeout(halfClosedMs, () => abort(client));
   });
   client.on("close", () => clearTimeout(patience));
   server.on("drain", () => client.resume());
@@ -216,6 +217,8 @@ function ownAddresses(): ReadonlySet<string> {
 const dialMs = 30_000;
 /** One address of several may be dead; a slow line still answers within this. */
 const attemptMs = 3_000;
+/** A client that has closed its side may be gone altogether, which nobody tells; a server silent for so long is not working. */
+const halfClosedMs = 30 * 60_000;
 /** Below the idle limits of usual routers and load balancers, and a dead server is noticed within minutes. */
 const keepAliveMs = 60_000;
 /** How long half a line is held before it goes on: longer than any pause inside one message. */

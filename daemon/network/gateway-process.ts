@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { chown, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { z } from "zod";
 import { GatewayHello } from "../../protocol/gateway.ts";
 import { listenUnix, openHubSockets } from "../linux/hub-sockets.ts";
@@ -121,7 +121,8 @@ export async function launchGateway(place: GatewayPlace, sockets: GatewaySockets
 }
 
 export async function removeGatewayPlace(place: GatewayPlace): Promise<void> {
-  for (const path of [place.control, place.record, place.words, place.program.script]) await rm(path, { force: true });
+  await rm(dirname(place.control), { recursive: true, force: true });
+  await rm(place.program.script, { force: true });
 }
 
 async function uidOf(pid: number): Promise<number | undefined> {

@@ -42,7 +42,8 @@ export type HostRules = {
 
 /**
  * The second line, in the host's own namespace: what the gateway's uid may send, whatever the gateway believes. It is a
- * table of our own and looks at no other uid. It needs no connection tracking, because the gateway listens to nothing here.
+ * table of our own, and only packets of that uid ever come to its rules: what has no uid (the kernel's own resets and ICMP)
+ * matches neither "skuid U" nor "skuid != U". It needs no connection tracking, because the gateway listens to nothing here.
  */
 export function hostScript({ tag, uid, resolvers, hosts }: HostRules): string {
   const table = hostTable(tag);
@@ -59,10 +60,16 @@ delete table inet ${table}
 table inet ${table} {
   chain output {
     type filter hook output priority filter; policy accept;
-    meta skuid != ${uid} accept
-${accepts.map((rule) => `    ${rule}\n`).join("")}    fib daddr type { local, broadcast, multicast, anycast } reject
-    ip daddr { ${privateV4.join(", ")} } reject
-    ip6 daddr { ${privateV6.join(", ")} } reject
+    meta skuid ${uid} goto gateway
+  }
+  chain gateway {
+${accepts.map((rule) => `    ${rule}\n`).join("")}    fib daddr type { local, broadcast, multicast, anycast } goto near
+    ip daddr { ${privateV4.join(", ")} } goto near
+    ip6 daddr { ${privateV6.join(", ")} } goto near
+  }
+  chain near {
+    meta l4proto tcp reject with tcp reset
+    reject
   }
 }
 `;
