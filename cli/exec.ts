@@ -1,0 +1,80 @@
+import { fstatSync } from "node:fs";
+import { Readable } from "node:stream";
+import { finished } from "node:stream/promises";
+import { parseDurationMs } from "../protocol/options.ts";
+import { getSandbox } from "../sdk/sandbox.ts";
+import { pairs, UsageError } from "./args.ts";
+import { connectionOf } from "./daemon.ts";
+import { printJson } from "./output.ts";
+import type { Call, Run } from "./table.ts";
+
+/** What a shell makes of a program that a signal ended. */
+const exitCodeOfSignal = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
+
+export const run: Run<"exec"> = async (call) => {
+  const { values, rest } = call;
+  const [id = ""] = call.arguments;
+  const [file = "", ...args] = rest;
+  const sandbox = getSandbox(connectionOf(values), id);
+  const { signal, stoppedBy } = stopOnSignals();
+  const options = { ...optionsOf(call), signal };
+  if (values.json) {
+    const result = await sandbox.exec(file, args, options);
+    printJson(result);
+    return stoppedBy() ?? result.exitCode;
+  }
+  const { exitCode } = await sandbox.exec(file, args, {
+    ...options,
+    encoding: "buffer",
+    maxBuffer: 0,
+    onOutput: (stream, data) => write(stream === "stdout" ? process.stdout : process.stderr, data),
+  });
+  return stoppedBy() ?? exitCode;
+};
+
+function optionsOf({ values }: Call<"exec">) {
+  const { cwd, user, timeout } = values;
+  const timeoutMs =
+    timeout === undefined ? undefined : parseDurationMs(/^\d+$/.test(timeout) ? Number(timeout) : timeout);
+  if (timeout !== undefined && !timeoutMs) {
+    throw new UsageError(
+      `Cannot use --timeout ${JSON.stringify(timeout)}: a time is "30s", "5m", "1h" or a number of seconds`,
+    );
+  }
+  return {
+    cwd,
+    user,
+    timeout: timeoutMs,
+    env: pairs("env", values.env),
+    ...(!values["no-stdin"] && hasInput() && { stdin: Readable.toWeb(process.stdin) as ReadableStream<Uint8Array> }),
+  };
+}
+
+/** A job without a terminal usually has /dev/null: an empty input, which costs no second request. */
+function hasInput(): boolean {
+  try {
+    return process.stdin.isTTY || !fstatSync(0).isCharacterDevice();
+  } catch {
+    return false; // standard input is closed
+  }
+}
+
+/** Resolves when there is room for more: a slow reader slows the command, and nothing piles up here. */
+async function write(stream: NodeJS.WriteStream, data: Uint8Array): Promise<void> {
+  if (stream.write(data)) return;
+  await Promise.race([new Promise((resolve) => stream.once("drain", resolve)), finished(stream)]);
+}
+
+/** The first signal stops the command and waits for its end, the second leaves at once. */
+function stopOnSignals(): { signal: AbortSignal; stoppedBy: () => number | undefined } {
+  const controller = new AbortController();
+  let code: number | undefined;
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(name, () => {
+      if (code !== undefined) process.exit(code);
+      code = exitCodeOfSignal[name];
+      controller.abort(new Error(`atoll got ${name}`));
+    });
+  }
+  return { signal: controller.signal, stoppedBy: () => code };
+}

@@ -1,0 +1,90 @@
+import { readFileSync, statSync } from "node:fs";
+import { createRequire, findPackageJSON, registerHooks, type LoadFnOutput, type LoadHookContext } from "node:module";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+// Loaded before a user's program (node --import): lets Node run all TypeScript, wherever it lies, not only what can be
+// run by leaving types out, and finds @atoll/sandbox in this checkout.
+
+const house = new URL("../", import.meta.url).href;
+const sdk = new URL("sdk/index.ts", house).href;
+const typescript = /\.[mc]?ts$/;
+
+registerHooks({
+  resolve(specifier, context, next) {
+    if (specifier === "@atoll/sandbox") return { url: sdk, shortCircuit: true };
+    try {
+      return next(specifier, context);
+    } catch (error) {
+      const url = typescriptFileOf(specifier, context.parentURL, error);
+      if (url === undefined) throw error;
+      return next(url, context);
+    }
+  },
+  load(url, context, next) {
+    const { pathname } = new URL(url);
+    if (!url.startsWith("file:") || !typescript.test(pathname)) return next(url, context);
+    // Our own files are written so that Node runs them by itself, which is quicker; it refuses below node_modules.
+    const isOwn = url.startsWith(new URL("sdk/", house).href) || url.startsWith(new URL("protocol/", house).href);
+    if (isOwn && !pathname.includes("/node_modules/")) return next(url, context);
+    return translate(fileURLToPath(url), context);
+  },
+});
+
+/** TypeScript users write "./b.js" or "./b" for b.ts, because their compiler wants it so. */
+function typescriptFileOf(specifier: string, parent: string | undefined, error: unknown): string | undefined {
+  const { code } = error as NodeJS.ErrnoException;
+  if (!parent || !typescript.test(new URL(parent).pathname) || !/^\.{1,2}\/|^file:|^\//.test(specifier))
+    return undefined;
+  if (code !== "ERR_MODULE_NOT_FOUND" && code !== "MODULE_NOT_FOUND" && code !== "ERR_UNSUPPORTED_DIR_IMPORT")
+    return undefined;
+  const { href } = new URL(specifier, parent);
+  const names = [href.replace(/\.([mc]?)js$/, ".$1ts"), `${href}.ts`, `${href}.mts`, `${href}.cts`, `${href}/index.ts`];
+  return names.find((name) => name !== href && statSync(new URL(name), { throwIfNoEntry: false })?.isFile());
+}
+
+type Esbuild = typeof import("esbuild");
+let esbuild: Esbuild | undefined;
+
+function translate(path: string, context: LoadHookContext): LoadFnOutput {
+  esbuild ??= createRequire(import.meta.url)("esbuild") as Esbuild;
+  try {
+    const { outputFiles, metafile } = esbuild.buildSync({
+      stdin: { contents: readFileSync(path, "utf8"), loader: "ts", sourcefile: path },
+      // One file is translated, nothing is bundled; metafile tells what kind of module it is.
+      ...{ bundle: false, write: false, metafile: true },
+      ...{ target: "node24", platform: "node", sourcemap: "inline", logLevel: "silent", tsconfigRaw: {} },
+    });
+    const written = Object.values(metafile.inputs)[0]?.format;
+    return { format: formatOf(path, written, context), source: outputFiles[0]?.text ?? "", shortCircuit: true };
+  } catch (error) {
+    throw readable(path, error);
+  }
+}
+
+/**
+ * The name decides, then what the file is written as, then its package. A package says "commonjs" where nobody meant it
+ * (npm init writes it), so it does not forbid a file to use import.
+ */
+function formatOf(path: string, written: "esm" | "cjs" | undefined, context: LoadHookContext): "module" | "commonjs" {
+  if (path.endsWith(".mts")) return "module";
+  if (path.endsWith(".cts")) return "commonjs";
+  if (written !== undefined) return written === "esm" ? "module" : "commonjs";
+  if (context.format?.startsWith("module")) return "module";
+  const manifest = findPackageJSON(pathToFileURL(path));
+  if (manifest === undefined) return "commonjs";
+  const { type } = JSON.parse(readFileSync(manifest, "utf8")) as { type?: string };
+  return type === "module" ? "module" : "commonjs";
+}
+
+/** What the translator says, in the form in which Node tells syntax errors. */
+function readable(path: string, error: unknown): unknown {
+  const first = (
+    error as { errors?: { text: string; location: { line: number; column: number; lineText: string } | null }[] }
+  ).errors?.[0];
+  if (!first?.location) return error;
+  const { line, column, lineText } = first.location;
+  const syntaxError = new SyntaxError(first.text);
+  const mark = `${lineText.slice(0, column).replace(/[^\t]/g, " ")}^`;
+  syntaxError.stack = `SyntaxError: ${first.text}\n    at ${path}:${line}:${column + 1}\n\n${lineText}\n${mark}`;
+  return syntaxError;
+}

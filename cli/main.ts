@@ -1,0 +1,64 @@
+import { styleText } from "node:util";
+import { SandboxError } from "../protocol/errors.ts";
+import { parseCommandLine, UsageError } from "./args.ts";
+import { exitCodeOf } from "./exit-code.ts";
+import { helpOf } from "./help.ts";
+import type { Call, Run, VerbName } from "./table.ts";
+
+/** Where each verb's work is; loaded only when it is asked for, because starting is most of what a short verb costs. */
+const work: { [Verb in VerbName]: () => Promise<{ run: Run<Verb> }> } = {
+  up: () => import("./up.ts"),
+  down: () => import("./down.ts"),
+  run: () => import("./run.ts"),
+  exec: () => import("./exec.ts"),
+  ls: () => import("./ls.ts"),
+  info: () => import("./info.ts"),
+  rm: () => import("./rm.ts"),
+  cp: () => import("./cp.ts"),
+  "image ls": () => import("./image-ls.ts"),
+  "image build": () => import("./image-build.ts"),
+  doctor: () => import("./doctor.ts"),
+};
+
+// What a verb leaves open, such as a terminal that it reads, must not keep it from ending.
+process.exit(await main(process.argv.slice(2)));
+
+async function main(args: string[]): Promise<number> {
+  // A reader that has seen enough, as in `atoll ls | head -1`, is no error.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+  let json = args.includes("--json");
+  try {
+    const request = parseCommandLine(args);
+    if ("call" in request) {
+      json = request.call.values.json === true;
+      return await perform(request.call);
+    }
+    process.stdout.write(helpOf(request.help));
+    return 0;
+  } catch (error) {
+    tell(error, json);
+    return exitCodeOf(error);
+  }
+}
+
+async function perform<Verb extends VerbName>(call: Call<Verb>): Promise<number> {
+  const { run } = await work[call.verb]();
+  return run(call);
+}
+
+/** An error in words on stderr: what could not be done and why, then the remedy. Of a bug, also where it is. */
+function tell(error: unknown, json: boolean): void {
+  if (json && SandboxError.is(error)) {
+    process.stderr.write(`${JSON.stringify({ error })}\n`);
+    return;
+  }
+  const known = SandboxError.is(error) || error instanceof UsageError || isSystemError(error);
+  const words = error instanceof Error ? (known ? error.message : (error.stack ?? error.message)) : String(error);
+  process.stderr.write(`${styleText("red", "atoll:", { stream: process.stderr })} ${words}\n`);
+  if (SandboxError.is(error) && error.suggestion) process.stderr.write(`       ${error.suggestion}\n`);
+}
+
+/** The system's refusals, such as a local file that is not there, say all there is to say. */
+function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && "syscall" in error;
+}
