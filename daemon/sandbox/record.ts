@@ -131,10 +131,10 @@ export class Records {
   }
 
   /** The intent of a destroy: the name is free, the key is garbage until nothing of it is left. */
-  discard({ key, name }: SandboxRecord): void {
+  discard({ key, name }: SandboxRecord, now: number): void {
     this.#transaction(() => {
       this.#db.prepare("DELETE FROM sandboxes WHERE key = ?").run(key);
-      this.#db.prepare("INSERT OR IGNORE INTO garbage (key) VALUES (?)").run(key);
+      this.#db.prepare("INSERT OR IGNORE INTO garbage (key, discarded) VALUES (?, ?)").run(key, now);
     });
     this.#byName.delete(name);
     this.#byKey.delete(key);
@@ -147,8 +147,9 @@ export class Records {
       .map((row) => String(row["key"]));
   }
 
-  forgetGarbage(key: string): void {
-    this.#db.prepare("DELETE FROM garbage WHERE key = ?").run(key);
+  /** Forgets what was discarded before this time. */
+  forgetGarbage(before: number): void {
+    this.#db.prepare("DELETE FROM garbage WHERE discarded < ?").run(before);
   }
 
   /** Digests that some sandbox is made on: such an image must not be removed. */

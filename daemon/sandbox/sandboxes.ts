@@ -19,6 +19,9 @@ const startLimitMs = 60_000;
 /** How long processes may take to end after SIGTERM before the run goes: what is asleep must not have been torn. */
 const stopGraceMs = 3_000;
 
+/** Btrfs makes a removal durable within 30 s; until well after that it is done again by each recovery. */
+const garbageMs = 5 * 60_000;
+
 type Live =
   | { state: "starting"; run: Promise<Run> }
   | { state: "running"; run: Run }
@@ -33,6 +36,7 @@ export class Sandboxes {
   /** By sandbox key; a sandbox that is not here is asleep. */
   readonly #live = new Map<string, Live>();
   #closing = false;
+  #held: Promise<void> = Promise.resolve();
 
   constructor(machines: Machines) {
     this.#machines = machines;
@@ -81,7 +85,7 @@ export class Sandboxes {
         },
       );
     }
-    await images.hold(config, [...new Set([...records.imagesInUse(), image.digest])]);
+    await this.#holdImages(image.digest);
     // somebody else may have made it while we waited
     const meanwhile = records.find(name);
     if (meanwhile) return this.configure(name, given);
@@ -128,7 +132,7 @@ export class Sandboxes {
     const record = records.find(name);
     if (!record) return { existed: false };
     await this.#settle(record.key, (run) => this.#end(run, "asked", "SIGKILL"));
-    records.discard(record);
+    records.discard(record, Date.now());
     this.#journal(record, "destroyed", {});
     await this.clear(record.key);
     return { existed: true };
@@ -136,11 +140,11 @@ export class Sandboxes {
 
   /** Removes what is left of a destroyed sandbox. */
   async clear(key: string): Promise<void> {
-    const { disks, network, records, images, config } = this.#machines;
+    const { disks, network, records } = this.#machines;
     await disks.destroy(key);
     await network.forgetNames(key);
-    records.forgetGarbage(key);
-    await images.hold(config, [...records.imagesInUse()]);
+    records.forgetGarbage(Date.now() - garbageMs);
+    await this.#holdImages();
   }
 
   /** Running sandboxes, the longest idle first. */
@@ -265,6 +269,15 @@ export class Sandboxes {
       return; // an agent that does not answer has no say in how it ends
     }
     while (!alone() && performance.now() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+
+  /** Tells the store which images our disks need, one telling at a time: each replaces the former. */
+  #holdImages(another?: string): Promise<void> {
+    const { images, config, records } = this.#machines;
+    const tell = () =>
+      images.hold(config, [...records.imagesInUse().union(new Set(another === undefined ? [] : [another]))]);
+    this.#held = this.#held.then(tell, tell);
+    return this.#held;
   }
 
   #liveOf(name: string): Live | undefined {
