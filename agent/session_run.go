@@ -45,6 +45,9 @@ func (l *launch) prepareSession() error {
 	if err != nil {
 		return err
 	}
+	if l.spec.TimeoutMs == 0 {
+		l.spec.TimeoutMs = found.commandTimeoutMs
+	}
 	run := &sessionRun{sessions: l.agent.sessions, session: found, nonce: newNonce(), parse: dialect.parse, moved: make(chan struct{}, 1)}
 	l.process.session = run
 	proven := run.begin(base, l)

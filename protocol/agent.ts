@@ -132,7 +132,7 @@ export const SessionSpec = z.object({
   cwd: z.string().optional(),
   /** Variables the session has beside those of the sandbox. */
   env: EnvironmentChange.optional(),
-  /** Kept and given back; the daemon applies it. */
+  /** Time limit of the session's scripts that have no `timeoutMs` of their own. */
   commandTimeoutMs: z.number().int().positive().optional(),
 });
 export type SessionSpec = z.infer<typeof SessionSpec>;

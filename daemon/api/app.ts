@@ -76,6 +76,7 @@ export function makeApp(options: AppOptions): Hono {
         signal,
         lastEventId: context.req.header("last-event-id"),
         range: context.req.header("range"),
+        ifRange: context.req.header("if-range"),
       };
       // the table's types tie each function to its verb; here, where any verb is any, they cannot be followed
       const run = serve[name] as (target: Run | undefined, input: unknown, call: Call) => Promise<unknown>;

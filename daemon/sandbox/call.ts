@@ -8,8 +8,9 @@ export type Call = {
   signal: AbortSignal;
   /** Id of the last event the caller has seen: an event stream goes on behind it. */
   lastEventId?: string | undefined;
-  /** The Range header of a download. */
+  /** The Range header of a download, and the If-Range that makes a resumed one safe. */
   range?: string | undefined;
+  ifRange?: string | undefined;
 };
 
 export type BytesAnswer = { status: number; headers: Record<string, string>; body: IncomingMessage };

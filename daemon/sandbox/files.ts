@@ -25,8 +25,9 @@ export const fileVerbs: ServeTable<Verb> = {
     return toInfo(await run.link.call(AgentFile, "/files/stat", { query, signal }));
   },
 
-  async readFile(run, { query }, { signal, range }) {
-    return download(run, "/files/content", query, signal, range === undefined ? {} : { range });
+  async readFile(run, { query }, { signal, range, ifRange }) {
+    const headers = { ...(range !== undefined && { range }), ...(ifRange !== undefined && { "if-range": ifRange }) };
+    return download(run, "/files/content", query, signal, headers);
   },
 
   async writeFile(run, { query, body }, { signal }) {
@@ -78,7 +79,7 @@ async function download(
   const info = typeof file === "string" ? { "atoll-file": asciiJson(toInfo(parseAnswer(AgentFile, file))) } : {};
   return {
     status: body.statusCode ?? 200,
-    headers: { ...pick(body.headers, ["content-length", "content-range", "accept-ranges"]), ...info },
+    headers: { ...pick(body.headers, ["content-length", "content-range", "accept-ranges", "etag"]), ...info },
     body,
   };
 }
