@@ -57,8 +57,8 @@ const firstTables = `
     began INTEGER NOT NULL
   ) STRICT;
 
-  -- Keys whose sandbox is destroyed, until nothing of them is left.
-  CREATE TABLE garbage (key TEXT PRIMARY KEY) STRICT;
+  -- Keys whose sandbox is destroyed. Kept a while after nothing is left: the host's power may bring a removed disk back.
+  CREATE TABLE garbage (key TEXT PRIMARY KEY, discarded INTEGER NOT NULL) STRICT;
 
   -- Everything that happened to a sandbox. Append-only.
   CREATE TABLE journal (

@@ -46,7 +46,9 @@ export function run(file: string, args: readonly string[], options: RunOptions =
     const stdout = collect(child.stdout!);
     const stderr = collect(child.stderr!);
     child.on("error", (error) => {
-      reject(options.signal?.aborted ? options.signal.reason : new HostProgramError(file, args, null, error.message, ""));
+      reject(
+        options.signal?.aborted ? options.signal.reason : new HostProgramError(file, args, null, error.message, ""),
+      );
     });
     child.on("close", (exitCode, signal) => {
       if (exitCode === 0) return resolve(stdout());

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { createWriteStream, readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -44,11 +44,12 @@ export class TestDaemon implements AsyncDisposable {
 
   /** Starts the daemon again on the same data directory and port. */
   async up(): Promise<void> {
-    const log = createWriteStream(join(this.dataDir, "daemon.log"), { flags: "a" });
+    // A file of its own, not a pipe: a daemon must not end because the test that reads it has.
+    const log = openSync(join(this.dataDir, "daemon.log"), "a");
     const hosts = Object.entries(this.#options.hosts ?? {}).map(([name, address]) => `${name}=${address}`);
     const child = spawn(process.execPath, ["daemon/main.ts"], {
       cwd: join(import.meta.dirname, "../.."),
-      stdio: ["ignore", "ignore", "pipe"],
+      stdio: ["ignore", log, log],
       env: {
         ...process.env,
         ATOLL_DATA_DIR: this.dataDir,
@@ -59,7 +60,7 @@ export class TestDaemon implements AsyncDisposable {
         ...this.#options.env,
       },
     });
-    child.stderr.pipe(log);
+    closeSync(log);
     this.#child = child;
     this.#ended = new Promise((resolve) => child.once("exit", resolve));
     const connection = await until("the daemon is ready", async () => {
