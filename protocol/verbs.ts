@@ -407,11 +407,14 @@ export type VerbInput<V extends VerbName> = {
       : undefined;
 };
 
+/** What can be sent as raw bytes. Spelled out, because not every runtime's types have BodyInit. */
+export type RawBody = string | Uint8Array | ArrayBuffer | Blob | ReadableStream<Uint8Array | string>;
+
 /** What a caller sends. */
 export type VerbRequest<V extends VerbName> = {
   params: z.input<Verbs[V]["params"]>;
   query: z.input<Verbs[V]["query"]>;
-  body: BodyOf<V> extends z.ZodType ? z.input<BodyOf<V>> : BodyOf<V> extends "bytes" ? BodyInit : undefined;
+  body: BodyOf<V> extends z.ZodType ? z.input<BodyOf<V>> : BodyOf<V> extends "bytes" ? RawBody : undefined;
 };
 
 export type JsonOutput<V extends VerbName> = Verbs[V]["output"] extends { json: infer S extends z.ZodType }

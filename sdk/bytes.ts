@@ -1,3 +1,5 @@
+import type { RawBody } from "../protocol/verbs.ts";
+
 const encoder = new TextEncoder();
 
 export function textToBytes(text: string): Uint8Array<ArrayBuffer> {
@@ -40,7 +42,7 @@ export function joinBytes(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer>
 }
 
 /** What can be sent as bytes: text as UTF-8. */
-export type Content = string | Uint8Array | ArrayBuffer | Blob | ReadableStream<Uint8Array | string>;
+export type Content = RawBody;
 
 /**
  * `content` as fetch can send it here. Browsers cannot send a stream over HTTP/1.1, so there it is collected first;

@@ -147,6 +147,6 @@ async function writeInput(
   stdin: Content,
   signal: AbortSignal,
 ): Promise<void> {
-  const body = (await sendable(stdin)) as BodyInit;
+  const body = await sendable(stdin);
   await scope.transport.json("writeStdin", { params, query: { end: "true" }, body }, signal);
 }

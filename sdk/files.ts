@@ -28,7 +28,7 @@ export async function writeFile(
     ...at(scope, path),
     ...(mode !== undefined && { mode: typeof mode === "number" ? mode.toString(8) : mode }),
   };
-  const body = (await sendable(decoded(path, content, options.encoding))) as BodyInit;
+  const body = await sendable(decoded(path, content, options.encoding));
   await callIn(scope, "writeFile", { query, body });
   return { success: true, path, timestamp: now() };
 }
@@ -141,7 +141,7 @@ export async function moveFile(scope: Scope, path: string, newPath: string): Pro
 }
 
 export async function uploadArchive(scope: Scope, path: string, archive: Content): Promise<FileResult> {
-  await callIn(scope, "uploadArchive", { query: at(scope, path), body: (await sendable(archive)) as BodyInit });
+  await callIn(scope, "uploadArchive", { query: at(scope, path), body: await sendable(archive) });
   return { success: true, path, timestamp: now() };
 }
 
