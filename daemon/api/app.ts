@@ -106,8 +106,13 @@ export function makeApp(options: AppOptions): Hono {
 }
 
 function refuse(context: Context, error: SandboxError): Response {
-  const retry: Record<string, string> = error.retryable ? { "retry-after": "1" } : {};
-  return context.json(error.toJSON(), error.httpStatus as 400, retry);
+  const request = context.req.raw;
+  // a body that nobody read is still on its way: the connection cannot carry another request
+  const close = request.body !== null && (!request.bodyUsed || error.code === "PAYLOAD_TOO_LARGE");
+  return context.json(error.toJSON(), error.httpStatus as 400, {
+    ...(error.retryable && { "retry-after": "1" }),
+    ...(close && { connection: "close" }),
+  });
 }
 
 /** A bug is an exception: its stack goes to the log, the caller gets a request id to name it by. */

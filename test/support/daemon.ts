@@ -4,6 +4,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect, type Connection } from "../../sdk/index.ts";
+import { assertNothingLeaked, snapshotHost } from "./leaks.ts";
 import { until } from "./until.ts";
 
 export type DaemonOptions = {
@@ -93,10 +94,11 @@ export class TestDaemon implements AsyncDisposable {
     return readFileSync(join(this.dataDir, "daemon.log"), "utf8");
   }
 
-  /** Ends the daemon with all it has; starts it once more for that when it is not running. */
+  /** Ends the daemon with all it has, started once more for that when it is not running, and fails if anything of it is left. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#child?.exitCode !== null || this.#child.signalCode !== null) await this.up();
     await this.down(true);
+    await assertNothingLeaked({ ...(await snapshotHost(this.dataDir)), things: new Map() });
     await rm(this.dataDir, { recursive: true, force: true });
   }
 }

@@ -6,13 +6,13 @@ export async function until<T>(
   what: string,
   probe: () => T | Promise<T>,
   limitMs = 20_000,
-): Promise<NonNullable<Awaited<T>>> {
+): Promise<Exclude<Awaited<T>, Falsy>> {
   const deadline = performance.now() + limitMs;
   let last: unknown;
   for (;;) {
     try {
       const value = await probe();
-      if (value) return value as NonNullable<Awaited<T>>;
+      if (value) return value as Exclude<Awaited<T>, Falsy>;
       last = value;
     } catch (error) {
       last = error;
@@ -21,3 +21,5 @@ export async function until<T>(
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
+
+type Falsy = false | 0 | "" | null | undefined;
