@@ -33,16 +33,16 @@ export async function* decodeEvents(
   try {
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) return;
-      onBytes();
-      text += decoder.decode(value, { stream: true });
+      if (!done) onBytes();
+      text += done ? decoder.decode() : decoder.decode(value, { stream: true });
       if (first && text.length > 0) {
         first = false;
         if (text.startsWith("\uFEFF")) text = text.slice(1);
       }
       let start = 0;
+      const anyCr = text.includes("\r"); // asked once: looking for one in every line would read a chunk of many lines often
       for (;;) {
-        const line = nextLine(text, start);
+        const line = nextLine(text, start, anyCr, done);
         if (!line) break;
         start = line.next;
         if (line.text === "") {
@@ -53,6 +53,7 @@ export async function* decodeEvents(
         else if (line.text === "data") data.push("");
         else if (line.text.startsWith("id:")) id = line.text.slice(line.text[3] === " " ? 4 : 3);
       }
+      if (done) return;
       text = text.slice(start);
       if (text.length > limitChars) throw new RangeError("Cannot read the event stream: a line has no end");
     }
@@ -62,12 +63,17 @@ export async function* decodeEvents(
 }
 
 /** The line at `start`, or undefined while its end has not come. A CR at the very end may be half of a CRLF: wait. */
-function nextLine(text: string, start: number): { text: string; next: number } | undefined {
+function nextLine(
+  text: string,
+  start: number,
+  anyCr: boolean,
+  complete: boolean,
+): { text: string; next: number } | undefined {
   const lf = text.indexOf("\n", start);
-  const cr = text.indexOf("\r", start);
+  const cr = anyCr ? text.indexOf("\r", start) : -1;
   if (cr === -1 || (lf !== -1 && lf < cr)) {
     return lf === -1 ? undefined : { text: text.slice(start, lf), next: lf + 1 };
   }
-  if (cr === text.length - 1) return undefined;
+  if (cr === text.length - 1 && !complete) return undefined;
   return { text: text.slice(start, cr), next: text[cr + 1] === "\n" ? cr + 2 : cr + 1 };
 }

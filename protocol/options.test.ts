@@ -1,0 +1,115 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  Duration,
+  EnvVars,
+  instanceOf,
+  instanceTypes,
+  Labels,
+  parseDurationMs,
+  pidsLimitOf,
+  SandboxConfig,
+} from "./options.ts";
+
+for (const [duration, ms] of [
+  ["30s", 30_000],
+  ["5m", 300_000],
+  ["1h", 3_600_000],
+  ["1.5h", 5_400_000],
+  [" 5m ", 300_000],
+  [30, 30_000],
+  [0, 0],
+  [0.5, 500],
+] as const) {
+  test(`${JSON.stringify(duration)} is ${ms} ms`, () => {
+    assert.equal(parseDurationMs(duration), ms);
+    assert(Duration.safeParse(duration).success);
+  });
+}
+
+for (const duration of [
+  "",
+  "5",
+  "5d",
+  "m",
+  "-5m",
+  "5 m",
+  "1e3s",
+  "5m5s",
+  -1,
+  Number.NaN,
+  Infinity,
+  "9999h",
+  2_592_001,
+]) {
+  test(`${JSON.stringify(duration)} (${String(duration)}) is no duration`, () => {
+    assert(!Duration.safeParse(duration).success);
+  });
+}
+
+const config: [string, unknown, boolean][] = [
+  ["nothing", {}, true],
+  [
+    "everything",
+    {
+      image: "base",
+      instance: "lite",
+      cpuBurst: false,
+      isolation: "gvisor",
+      persistAcrossSessions: { type: "directory", paths: ["/workspace"] },
+      sleepAfter: "10m",
+      keepAlive: true,
+      maxLifetime: 3_600,
+      labels: { team: "data" },
+      envVars: { A: "1", B: null },
+    },
+    true,
+  ],
+  ["numbers of an instance", { instance: { vcpu: 0.5, memoryMiB: 512, diskMB: 1_000 } }, true],
+  ["an unknown option", { sleepafter: "5m" }, false],
+  ["an unknown instance", { instance: "giant" }, false],
+  ["half an instance", { instance: { vcpu: 1 } }, false],
+  ["negative memory", { instance: { vcpu: 1, memoryMiB: -1, diskMB: 1_000 } }, false],
+  ["memory that is no whole number", { instance: { vcpu: 1, memoryMiB: 64.5, diskMB: 1_000 } }, false],
+  ["no CPU", { instance: { vcpu: 0, memoryMiB: 64, diskMB: 1_000 } }, false],
+  ["an isolation that is none", { isolation: "vm" }, false],
+  ["a directory without paths", { persistAcrossSessions: { type: "directory", paths: [] } }, false],
+  ["a type of persistence that is none", { persistAcrossSessions: { type: "tape" } }, false],
+  ["an image without a name", { image: "" }, false],
+  ["a label that is no text", { labels: { a: 1 } }, false],
+];
+for (const [what, value, good] of config) {
+  test(`${what} is ${good ? "a" : "no"} configuration`, () => {
+    assert.equal(SandboxConfig.safeParse(value).success, good);
+  });
+}
+
+test("environment variables are names without = and NUL, and text without NUL", () => {
+  assert(EnvVars.safeParse({ A: "", "a.b": "x\ny", ä: null }).success);
+  for (const bad of [{ "": "x" }, { "A=B": "x" }, { "A\0": "x" }, { A: "\0" }, { A: 1 }]) {
+    assert(!EnvVars.safeParse(bad).success, JSON.stringify(bad));
+  }
+});
+
+test("labels have names of 1 to 63 and values of at most 256 characters", () => {
+  assert(Labels.safeParse({ ["n".repeat(63)]: "v".repeat(256) }).success);
+  for (const bad of [{ "": "x" }, { ["n".repeat(64)]: "x" }, { a: "v".repeat(257) }]) {
+    assert(!Labels.safeParse(bad).success);
+  }
+});
+
+test("each larger instance type gives at least as much of everything", () => {
+  const types = Object.values(instanceTypes);
+  for (let index = 1; index < types.length; index++) {
+    const [small, large] = [types[index - 1], types[index]];
+    assert(
+      small && large && small.vcpu <= large.vcpu && small.memoryMiB < large.memoryMiB && small.diskMB < large.diskMB,
+    );
+  }
+});
+
+test("the numbers and the process limit follow the instance", () => {
+  assert.deepEqual(instanceOf("basic"), { vcpu: 1 / 4, memoryMiB: 1_024, diskMB: 4_000 });
+  assert.deepEqual([pidsLimitOf("lite"), pidsLimitOf("basic"), pidsLimitOf("standard-4")], [512, 1_024, 4_096]);
+  assert.equal(pidsLimitOf({ vcpu: 1, memoryMiB: 128, diskMB: 1_000 }), 512);
+});
