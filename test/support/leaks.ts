@@ -119,6 +119,8 @@ function processes({ tag, dataDir, runDir, group }: Marks): Found[] {
       const said = ["cmdline", "environ", "cgroup"].map((name) => textOf(join(at, name)));
       const shown = [...said, linkOf(join(at, "cwd")), linkOf(join(at, "exe"))].join("\0");
       const status = textOf(join(at, "status"));
+      // A zombie has given back everything; when the host's own PID 1 takes it away is not the daemon's doing.
+      if (/^State:\s+Z/m.test(status) && /^PPid:\s+1$/m.test(status)) return [];
       const isGateway = /^Uid:\s+(\d+)/m.exec(status)?.[1] === uid;
       if (!isGateway && !marks.some((mark) => isMentioned(shown, mark))) return [];
       const words = said[0]?.replaceAll("\0", " ").trim() || /^Name:\s+(.*)/m.exec(status)?.[1] || "no name any more";
