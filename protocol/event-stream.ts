@@ -51,6 +51,7 @@ export async function* decodeEvents(
           id = undefined;
         } else if (line.text.startsWith("data:")) data.push(line.text.slice(line.text[5] === " " ? 6 : 5));
         else if (line.text === "data") data.push("");
+        else if (line.text === "id") id = "";
         else if (line.text.startsWith("id:")) id = line.text.slice(line.text[3] === " " ? 4 : 3);
       }
       if (done) return;
