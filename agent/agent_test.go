@@ -55,6 +55,9 @@ func must(err error) {
 	}
 }
 
+// Not the host's own uid 0: the kernel exempts that from RLIMIT_NPROC in every user namespace.
+const hostUID = 1_800_000_000
+
 type testAgent struct {
 	t         testing.TB
 	client    *http.Client
@@ -73,6 +76,8 @@ func startAgent(t testing.TB, arguments ...string) *testAgent {
 		t.Skip("needs root for namespaces")
 	}
 	folder := t.TempDir()
+	must(os.Chmod(filepath.Dir(folder), 0o755))
+	must(os.Chown(folder, hostUID, hostUID))
 	a := &testAgent{t: t, folder: folder, socket: filepath.Join(folder, "s"), workspace: filepath.Join(folder, "workspace"), arguments: arguments}
 	t.Cleanup(func() { a.kill() })
 	a.begin()
@@ -88,12 +93,13 @@ func (a *testAgent) begin() {
 	}, a.arguments...)...)
 	command.Env = append(append(os.Environ(), "ATOLL_TEST_AGENT=1"), a.environ...)
 	command.Stderr = os.Stderr
-	all := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
+	all := []syscall.SysProcIDMap{{ContainerID: 0, HostID: hostUID, Size: 65536}}
 	command.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:                 syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWUSER,
 		UidMappings:                all,
 		GidMappings:                all,
 		GidMappingsEnableSetgroups: true,
+		Credential:                 &syscall.Credential{},
 		Pdeathsig:                  syscall.SIGKILL,
 	}
 	if err := command.Start(); err != nil {

@@ -76,6 +76,8 @@ var statuses = map[string]int{
 	"FILE_EXISTS":            409,
 	"RESOURCE_BUSY":          409,
 	"SESSION_ALREADY_EXISTS": 409,
+	"STALE_HANDLE":           409,
+	"OPERATION_INTERRUPTED":  409,
 	"PAYLOAD_TOO_LARGE":      413,
 	"LIMIT_REACHED":          429,
 	"ABORTED":                499,

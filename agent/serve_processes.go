@@ -107,10 +107,11 @@ func (a *agent) putStdin(w http.ResponseWriter, r *http.Request, names []string)
 	}
 	if err := p.stdin.write(r.Body, end); err != nil {
 		if errors.Is(err, syscall.EPIPE) || errors.Is(err, errClosed) {
-			p.mutex.Lock()
-			defer p.mutex.Unlock()
-			if p.exited {
+			// The kernel closes a dying process's files before its parent hears of its death.
+			select {
+			case <-p.done:
 				return refuse("PROCESS_NOT_FOUND", "Cannot write to process %q: it has ended", p.id)
+			case <-time.After(graceQuiet):
 			}
 			return refuse("STALE_HANDLE", "Cannot write to process %q: its input is closed", p.id)
 		}
@@ -231,6 +232,9 @@ func (a *agent) postSignalAll(w http.ResponseWriter, r *http.Request, _ []string
 		p.mutex.Lock()
 		p.asked = signal
 		p.mutex.Unlock()
+	}
+	if signal == syscall.SIGKILL {
+		_ = syscall.Kill(-1, syscall.SIGSTOP) // everybody but PID 1 at once, as in freezeGroup
 	}
 	writeJSON(w, http.StatusOK, signalResult{signalAll(readProcesses, signal)})
 	return nil

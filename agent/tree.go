@@ -44,20 +44,44 @@ func (t tree) members() []procStat {
 		}
 	}
 	for _, one := range all {
-		if (!reused && one.session == t.leader) || hasMarker(one.pid, t.marker) {
+		if !reused && one.session == t.leader {
 			add(one)
 		}
 	}
-	for i := 0; i < len(members); i++ {
-		for _, child := range children[members[i].pid] {
-			add(child)
+	followed := 0
+	follow := func() {
+		for ; followed < len(members); followed++ {
+			for _, child := range children[members[followed].pid] {
+				add(child)
+			}
 		}
 	}
+	follow()
+	for _, one := range all {
+		if !inTree[one.pid] && hasMarker(one.pid, t.marker) {
+			add(one)
+		}
+	}
+	follow()
 	return members
 }
 
+// freezeGroup stops the leader's process group at once, which no fork escapes: a fork bomb leaves the agent so little
+// of the processor that finding its members one by one would take minutes. Only while the leader is there, as its number
+// may be another's afterwards.
+func (t tree) freezeGroup() {
+	if t.startTicks != 0 && startTicks(t.leader) == t.startTicks {
+		_ = syscall.Kill(-t.leader, syscall.SIGSTOP) // it may have ended meanwhile
+	}
+}
+
 // signal gives one signal to each process of the tree, once, and returns how many there were.
-func (t tree) signal(signal syscall.Signal) int { return signalAll(t.members, signal) }
+func (t tree) signal(signal syscall.Signal) int {
+	if signal == syscall.SIGKILL {
+		t.freezeGroup()
+	}
+	return signalAll(t.members, signal)
+}
 
 // signalAll freezes what `members` finds, in rounds until a round finds nobody new, gives each the signal and lets it go
 // on. So neither a fork between looking and signalling escapes, nor is a cleanup hit that a handler starts afterwards.
@@ -122,6 +146,7 @@ func (t tree) end(grace time.Duration) {
 			}
 		}
 	}
+	t.freezeGroup()
 	deadline := time.Now().Add(uninterruptibleLimit)
 	for signalAll(t.members, syscall.SIGKILL) > 0 && time.Now().Before(deadline) {
 		time.Sleep(2 * time.Millisecond) // a killed process is listed until it has gone
