@@ -27,8 +27,11 @@ export type AppOptions = {
   host: Host;
 };
 
+/** Every request has an id: in the answer's x-request-id, in the log, and in errors that are ours. */
+type Env = { Variables: { requestId: string } };
+
 /** The API: one route for each row of the table of verbs, nothing beside it but its description. */
-export function makeApp(options: AppOptions): Hono {
+export function makeApp(options: AppOptions): Hono<Env> {
   const { machines, sandboxes, tokens, names, host } = options;
   const serve: ServeTable<VerbName> = {
     ...processVerbs,
@@ -38,7 +41,7 @@ export function makeApp(options: AppOptions): Hono {
     ...recordVerbs(sandboxes),
     ...machineVerbs(machines, host),
   };
-  const app = new Hono();
+  const app = new Hono<Env>();
   app.onError((error, context) => refuse(context, toSandboxError(error, machines.log, context)));
   app.notFound((context) =>
     refuse(
@@ -48,6 +51,18 @@ export function makeApp(options: AppOptions): Hono {
       }),
     ),
   );
+  app.use(async (context, next) => {
+    const beganMs = performance.now();
+    const requestId = randomUUID();
+    context.set("requestId", requestId);
+    await next();
+    context.res.headers.set("x-request-id", requestId);
+    const { method, path } = context.req;
+    machines.log.debug(
+      { requestId, method, path, status: context.res.status, ms: performance.now() - beganMs },
+      "answered",
+    );
+  });
   app.use(async (context, next) => {
     if (names) requireHost(context.req.header("host"), names);
     requireToken(context.req.header("authorization"), tokens);
@@ -59,7 +74,7 @@ export function makeApp(options: AppOptions): Hono {
   }
   return app;
 
-  async function answer(context: Context, name: VerbName, verb: VerbShape): Promise<Response> {
+  async function answer(context: Context<Env>, name: VerbName, verb: VerbShape): Promise<Response> {
     const request = context.req.raw;
     const gone = new AbortController();
     const signal = AbortSignal.any([request.signal, gone.signal]);
@@ -105,7 +120,7 @@ export function makeApp(options: AppOptions): Hono {
   }
 }
 
-function refuse(context: Context, error: SandboxError): Response {
+function refuse(context: Context<Env>, error: SandboxError): Response {
   const request = context.req.raw;
   // a body that nobody read is still on its way: the connection cannot carry another request
   const close = request.body !== null && (!request.bodyUsed || error.code === "PAYLOAD_TOO_LARGE");
@@ -116,9 +131,9 @@ function refuse(context: Context, error: SandboxError): Response {
 }
 
 /** A bug is an exception: its stack goes to the log, the caller gets a request id to name it by. */
-function toSandboxError(error: unknown, log: Log, context: Context, operation?: VerbName): SandboxError {
+function toSandboxError(error: unknown, log: Log, context: Context<Env>, operation?: VerbName): SandboxError {
   if (SandboxError.is(error)) return error;
-  const requestId = randomUUID();
+  const requestId = context.get("requestId");
   log.error(
     {
       requestId,

@@ -214,3 +214,19 @@ test("every verb of the table is served", async () => {
     assert.ok(!String(json.message ?? "").includes("no such verb"), `${name}: ${JSON.stringify(json)}`);
   }
 });
+
+test("every answer carries a request id of its own, and the log has it", async () => {
+  const ids = [await call("/v1/health"), await call("/v1/nowhere"), await call("/v1/health", { token: null })].map(
+    (answer) => answer.headers.get("x-request-id"),
+  );
+  assert.equal(new Set(ids).size, 3);
+  for (const id of ids) assert.ok(id && daemon.log().includes(id), `${id}`);
+});
+
+test("no token and no variable of a sandbox comes into the log", async () => {
+  await call("/v1/sandboxes/a", { method: "PATCH", body: { envVars: { PASSWORD: "hunter2-hunter2" } } });
+  const body = { processId: "secret", argv: ["true"], env: { KEY: "swordfish-swordfish" } };
+  await call("/v1/sandboxes/a/processes", { method: "POST", body });
+  const log = daemon.log();
+  for (const secret of [daemon.token, "hunter2-hunter2", "swordfish-swordfish"]) assert.ok(!log.includes(secret));
+});
