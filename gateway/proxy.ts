@@ -49,46 +49,36 @@ function carry(client: Socket, { host, port, sandbox, world }: Way, over: () => 
   const resolver = world.resolver();
   const { run } = sandbox.attachment;
   const inspector = createInspector(host, resolver.isNamed(host));
+  const decision = decide({ host, port, protocol: "tcp", named: resolver.isNamed(host) });
+  const server = decision.allow ? dial(host, port, publicLookup(resolver, sandbox)) : undefined;
   const entry: Connection = {
     ...{ run, host, port, openedAtMs: Date.now(), bytesUp: 0, bytesDown: 0, state: "dialling" },
     end: () => {
       abort(client);
-      if (upstream) abort(upstream);
+      if (server) abort(server);
     },
   };
-  let upstream: Socket | undefined;
   sandbox.connections.add(entry);
   const closed = () => {
-    if (!client.closed || (upstream && !upstream.closed)) return;
+    if (!client.closed || (server && !server.closed)) return;
     if (sandbox.connections.delete(entry)) over();
   };
   client.on("close", closed);
+  server?.on("close", closed);
 
-  const deny = (why: string, log = true) => {
+  const deny = (why: string) => {
     if (entry.state === "refused") return;
     // Words fit only where nothing of an answer has come yet.
-    const protocol = entry.bytesDown === 0 ? inspector.protocol : undefined;
+    const answered = entry.bytesDown > 0;
     entry.state = "refused";
-    if (upstream) abort(upstream);
-    const reason = `Cannot reach ${host}:${port}: ${why}`;
-    if (log && sandbox.mayLog()) world.log("info", "refused", { run, host, port, why });
-    if (entry.bytesDown > 0 || protocol !== undefined) return refuse(client, protocol, reason);
-    refuseWhenKnown(client, inspector, reason);
+    if (server) abort(server);
+    if (sandbox.mayLog()) world.log("info", "refused", { run, host, port, why });
+    if (answered) abort(client);
+    else refuseWhenKnown(client, inspector, `Cannot reach ${host}:${port}: ${why}`);
   };
+  if (!decision.allow || !server) return deny(decision.allow ? "" : decision.rule);
 
-  const decision = decide({ host, port, protocol: "tcp", named: resolver.isNamed(host) });
-  if (!decision.allow) return deny(decision.rule);
-
-  const server = connect({
-    ...{ host, port, allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveMs },
-    ...{ autoSelectFamily: true, autoSelectFamilyAttemptTimeout: attemptMs },
-    lookup: publicLookup(resolver, sandbox),
-  });
-  upstream = server;
-  server.on("close", closed);
-  const dialling = setTimeout(() => server.destroy(new Error("no answer")), dialMs);
   server.on("connect", () => {
-    clearTimeout(dialling);
     if (entry.state === "dialling") entry.state = "open";
   });
   server.on("error", (error) => {
@@ -99,16 +89,24 @@ function carry(client: Socket, { host, port, sandbox, world }: Way, over: () => 
     abort(client);
   });
   server.on("close", () => {
-    clearTimeout(dialling);
     if (!client.writableEnded && entry.state !== "refused") abort(client);
   });
   client.on("error", () => abort(server));
   client.on("close", () => {
-    clearTimeout(dialling);
     if (!server.writableEnded) abort(server);
   });
   pumpUp(client, server, inspector, entry, deny);
   pumpDown(server, client, entry);
+}
+
+function dial(host: string, port: number, lookup: LookupFunction): Socket {
+  const server = connect({
+    ...{ host, port, lookup, allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveMs },
+    ...{ autoSelectFamily: true, autoSelectFamilyAttemptTimeout: attemptMs },
+  });
+  const limit = setTimeout(() => server.destroy(new Error("no answer")), dialMs);
+  server.on("connect", () => clearTimeout(limit)).on("close", () => clearTimeout(limit));
+  return server;
 }
 
 function pumpUp(
@@ -162,8 +160,9 @@ function pumpDown(server: Socket, client: Socket, entry: Connection): void {
   client.on("drain", () => server.resume());
 }
 
-/** Waits for what the client says first, to refuse it in its own protocol; a silent one is reset. */
+/** Refuses a client in the protocol it speaks, waiting for what it says first; a silent one is reset. */
 function refuseWhenKnown(client: Socket, inspector: Inspector, reason: string): void {
+  if (inspector.protocol !== undefined) return refuse(client, inspector.protocol, reason);
   const timer = setTimeout(() => abort(client), patienceMs);
   client.removeAllListeners("data");
   client.removeAllListeners("drain");

@@ -12,7 +12,7 @@ export type HubSockets = {
 /**
  * Makes the gateway's three listening sockets inside a network namespace, whose loopback must have `address`.
  * Everything happens synchronously on this thread, which is back in its own namespace when the call returns.
- * Throws an Error with the errno's name when a socket cannot be made; nothing is left open then.
+ * Throws an Error with the errno's name as its `code` when a socket cannot be made; nothing is left open then.
  */
 export function openHubSockets(netnsPath: string, address: string, proxyPort: number): HubSockets {
   return inNetns(netnsPath, () => {
@@ -108,7 +108,7 @@ function must(result: number, what: string): void {
   if (result >= 0) return;
   const errno = koffi.errno();
   const name = Object.entries(koffi.os.errno).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`;
-  throw new Error(`Cannot ${what}: ${name}`);
+  throw Object.assign(new Error(`Cannot ${what}: ${name}`), { code: name });
 }
 
 // The process itself: its C library is already in it, whichever one that is.

@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { chown, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { GatewayHello } from "../../protocol/gateway.ts";
 import { listenUnix, openHubSockets } from "../linux/hub-sockets.ts";
@@ -50,9 +51,19 @@ export async function prepareGatewayPlace(options: {
   };
 }
 
-export function openGatewaySockets({ tag, control }: GatewayPlace): GatewaySockets {
-  const fds = { ...openHubSockets(netnsPath(hubName(tag)), gatewayAddress, proxyPort), control: listenUnix(control) };
-  return { ...fds, [Symbol.dispose]: () => Object.values(fds).forEach((fd) => closeSync(fd)) };
+/** Makes the sockets anew; a gateway that had them before is ended, and they are free when its last thread is gone. */
+export async function openGatewaySockets({ tag, uid, control }: GatewayPlace): Promise<GatewaySockets> {
+  for (const deadline = performance.now() + socketsMs; ;) {
+    await endGatewayProcesses(uid);
+    try {
+      const hub = openHubSockets(netnsPath(hubName(tag)), gatewayAddress, proxyPort);
+      const fds = { ...hub, control: listenUnix(control) };
+      return { ...fds, [Symbol.dispose]: () => Object.values(fds).forEach((fd) => closeSync(fd)) };
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE" || performance.now() > deadline) throw error;
+      await sleep(10);
+    }
+  }
 }
 
 /** Finds the gateway of the daemon before: of this version, of our uid, and answering. */
@@ -136,6 +147,8 @@ const GatewayRecord = z.object({
   process: z.object({ bootId: z.string(), pid: z.number().int(), startTime: z.number() }),
 });
 
+/** A process with much memory takes its time to go. */
+const socketsMs = 5_000;
 /** A healthy one answers in a millisecond; the new daemon's start should not hang on a sick one. */
 const takeOverMs = 3_000;
 /** Node has about a dozen threads; nothing is ever forked. */

@@ -49,12 +49,17 @@ export async function openGateway(options: GatewayOptions, first: GatewayState):
 
   const bringUp = async (found?: GatewayProcess): Promise<Life> => {
     await endGatewayProcesses(place.uid, found?.process);
-    const born = found ?? (await launchGateway(place, (sockets ??= openGatewaySockets(place))));
-    const ended = followGateway(place.control, AbortSignal.any([stop.signal, born.gone]), (line) =>
-      log(line.level, line.fields, line.message),
-    );
-    await callGateway(place.control, "PUT", "/state", state, AbortSignal.any([stop.signal, born.gone]));
-    return { ...born, ended };
+    const born = found ?? (await launchGateway(place, (sockets ??= await openGatewaySockets(place))));
+    const signal = AbortSignal.any([stop.signal, born.gone]);
+    const ended = followGateway(place.control, signal, (line) => log(line.level, line.fields, line.message));
+    try {
+      await callGateway(place.control, "PUT", "/state", state, signal);
+      return { ...born, ended };
+    } catch (error) {
+      // By its own id: until it has become the gateway's uid nobody would find it. One that runs well is not ours to end.
+      if (!found || !stop.signal.aborted) await killAndWait(born.process);
+      throw error;
+    }
   };
   const renew = async (): Promise<Life> => {
     for (let waitMs = 50; ; waitMs = Math.min(2 * waitMs, retryLimitMs)) {

@@ -104,6 +104,7 @@ const libc = {
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { source, input } = JSON.parse(line) as { source: string; input: unknown };
+  // oxlint-disable-next-line typescript/no-implied-eval -- what it is told comes from the test
   const work = new Function(`return (${source})`)() as (inside: Inside, input: unknown) => unknown;
   const answer = await Promise.resolve()
     .then(() => work(inside, input))

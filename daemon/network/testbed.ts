@@ -28,7 +28,8 @@ export type Testbed = AsyncDisposable & {
 
 export type ZoneEntry = string[] | Answer[] | "SERVFAIL" | "SILENT";
 
-export async function openTestbed(hosts: Record<string, string> = {}): Promise<Testbed> {
+/** With `real`, names are those of the host's own resolver. */
+export async function openTestbed(hosts: Record<string, string> = {}, real = false): Promise<Testbed> {
   const tag = randomBytes(3).toString("hex");
   const runDir = `/run/atoll/${tag}`;
   await using undo = new AsyncDisposableStack();
@@ -46,7 +47,7 @@ export async function openTestbed(hosts: Record<string, string> = {}): Promise<T
   const logged: string[] = [];
   const options: NetworkOptions = {
     ...{ tag, runDir, hosts, dataDir: join(directory, "data"), storeDir: join(directory, "store") },
-    resolvers: [`127.0.0.1:${resolver.port}`],
+    ...(!real && { resolvers: [`127.0.0.1:${resolver.port}`] }),
     log: (level, fields, message) => logged.push(`${level} ${message} ${JSON.stringify(fields)}`),
   };
   let network = await openNetwork(options);
