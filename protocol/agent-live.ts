@@ -1,0 +1,75 @@
+import { z } from "zod";
+import { ErrorBody } from "./errors.ts";
+
+/**
+ * The part of the link for live work: watches, listening ports, raw connections, terminals.
+ *
+ *   POST   /watches                        WatchRequest -> WatchLine a line each, `ready` first, a heartbeat every 10 s
+ *   POST   /changes                        ChangesRequest -> ChangesAnswer
+ *   GET    /ports                          { ports: ListeningPort[] }: the kernel's table of listening TCP sockets
+ *   GET    /dial?port=N                    Upgrade: atoll-tcp -> 101, then the bytes of a connection to 127.0.0.1, else ::1
+ *   GET    /processes/ID/attach?after=     Upgrade: atoll-terminal -> 101, then frames both ways (frame.ts): the log from
+ *                                          `after` on; to the agent input bytes and TerminalSize
+ *   POST   /processes/ID/resize            TerminalSize -> {}
+ */
+
+/** Which paths a watch tells: globs of a path's last part ("*.ts"), or of the whole relative path where it has a slash. */
+const WatchedPaths = {
+  path: z.string(),
+  session: z.string().optional(),
+  recursive: z.boolean(),
+  include: z.array(z.string()).optional(),
+  exclude: z.array(z.string()).optional(),
+};
+
+export const WatchRequest = z.object({
+  ...WatchedPaths,
+  /** Changes of one kind to one path within this time are told once. */
+  joinMs: z.number().int().min(0).max(10_000),
+});
+export type WatchRequest = z.infer<typeof WatchRequest>;
+
+export const WatchEvent = z.object({
+  eventType: z.enum(["create", "modify", "delete", "move_from", "move_to", "attrib"]),
+  /** Absolute. */
+  path: z.string(),
+  isDirectory: z.boolean(),
+  atMs: z.number(),
+});
+export type WatchEvent = z.infer<typeof WatchEvent>;
+
+export const WatchLine = z.union([
+  /** The watches are set: what happens from now on is told. */
+  z.object({ ready: z.object({ path: z.string() }) }),
+  z.object({ event: WatchEvent }),
+  /** Events were lost (the kernel's queue or our own was full): look at the tree again. */
+  z.object({ overflow: z.object({ atMs: z.number() }) }),
+  z.object({ heartbeat: z.object({}) }),
+  /** The watched directory is gone. Last. */
+  z.object({ stopped: z.object({ reason: z.string() }) }),
+  z.object({ error: ErrorBody }),
+]);
+export type WatchLine = z.infer<typeof WatchLine>;
+
+export const ChangesRequest = z.object({ ...WatchedPaths, since: z.string().optional() });
+export type ChangesRequest = z.infer<typeof ChangesRequest>;
+
+/** `resync`: it cannot be told what happened since then (the agent is another, or events were lost). */
+export const ChangesAnswer = z.object({ status: z.enum(["unchanged", "changed", "resync"]), version: z.string() });
+export type ChangesAnswer = z.infer<typeof ChangesAnswer>;
+
+export const ListeningPort = z.object({
+  port: z.number().int(),
+  /** "127.0.0.1", "0.0.0.0", "::", "::1" or another address of the sandbox. */
+  address: z.string(),
+  pid: z.number().int().optional(),
+  /** The name of the program that listens. */
+  program: z.string().optional(),
+});
+export type ListeningPort = z.infer<typeof ListeningPort>;
+
+export const TerminalSize = z.object({
+  cols: z.number().int().min(1).max(1_000),
+  rows: z.number().int().min(1).max(1_000),
+});
+export type TerminalSize = z.infer<typeof TerminalSize>;
