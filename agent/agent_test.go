@@ -30,8 +30,11 @@ func TestMain(m *testing.M) {
 	os.Unsetenv("ATOLL_TEST_AGENT")
 	must(syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""))
 	must(syscall.Mount("proc", "/proc", "proc", 0, ""))
-	if size := os.Getenv("ATOLL_TEST_TMPFS"); size != "" {
-		where, options, _ := strings.Cut(size, ":")
+	if hidden := os.Getenv("ATOLL_TEST_HIDE"); hidden != "" {
+		must(syscall.Mount("/dev/null", hidden, "", syscall.MS_BIND, ""))
+	}
+	if small := os.Getenv("ATOLL_TEST_TMPFS"); small != "" {
+		where, options, _ := strings.Cut(small, ":")
 		must(os.MkdirAll(where, 0o755))
 		must(syscall.Mount("tmpfs", where, "tmpfs", 0, options))
 	}
@@ -72,6 +75,14 @@ type testAgent struct {
 
 func startAgent(t testing.TB, arguments ...string) *testAgent {
 	t.Helper()
+	a := prepareAgent(t, arguments...)
+	a.begin()
+	t.Cleanup(a.watchdog())
+	return a
+}
+
+func prepareAgent(t testing.TB, arguments ...string) *testAgent {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root for namespaces")
 	}
@@ -80,8 +91,6 @@ func startAgent(t testing.TB, arguments ...string) *testAgent {
 	must(os.Chown(folder, hostUID, hostUID))
 	a := &testAgent{t: t, folder: folder, socket: filepath.Join(folder, "s"), workspace: filepath.Join(folder, "workspace"), arguments: arguments}
 	t.Cleanup(func() { a.kill() })
-	a.begin()
-	t.Cleanup(a.watchdog())
 	return a
 }
 
@@ -134,7 +143,7 @@ func (a *testAgent) kill() {
 
 // watchdog makes a test that hangs say where its agent is.
 func (a *testAgent) watchdog() func() {
-	timer := time.AfterFunc(8*time.Second, func() { _ = a.process.Signal(syscall.SIGUSR2) })
+	timer := time.AfterFunc(30*time.Second, func() { _ = a.process.Signal(syscall.SIGUSR2) })
 	return func() { timer.Stop() }
 }
 

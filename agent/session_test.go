@@ -15,7 +15,22 @@ type step struct {
 
 func TestSessionKeepsWhatALivingShellWould(t *testing.T) {
 	a := startAgent(t)
-	for name, steps := range sessionCases {
+	a.runCases(t, sessionCases)
+}
+
+func TestWithoutBashAPosixShellKeepsMostOfIt(t *testing.T) {
+	a := prepareAgent(t)
+	a.environ = []string{"ATOLL_TEST_HIDE=/usr/bin/bash"}
+	a.begin()
+	var session agentSession
+	a.call("GET", "/sessions/default", nil, &session)
+	equal(t, "functions", session.Functions, false)
+	a.runCases(t, posixCases)
+	equal(t, "a script", a.run(script("echo 'a b' $0; (exit 3)")).end.ExitCode, 3)
+}
+
+func (a *testAgent) runCases(t *testing.T, cases map[string][]step) {
+	for name, steps := range cases {
 		name, steps := name, steps
 		t.Run(name, func(t *testing.T) {
 			id := strings.ReplaceAll(name, " ", "-")
@@ -102,3 +117,18 @@ var sessionCases = map[string][]step{
 }
 
 const everyByteSum = "9fdb42e140ef2233334f8887d60c7fcd  -\n"
+
+var posixCases = map[string][]step{
+	"directory":         {{run: "mkdir -p $T/a/b; ln -s a $T/l; cd $T/l/b"}, {run: "pwd; pwd -P; cd ..; pwd", out: "$T/l/b\n$T/a/b\n$T/l\n"}},
+	"variables":         {{run: "A='x y'; export B=\"it's\"; readonly R=1; C='\"$`\\'"}, {run: `echo "$A|$B|$R|$C"; env | grep ^B; env | grep -c ^A=`, out: "x y|it's|1|\"$`\\\nB=it's\n0\n", code: 1}, {run: "unset A"}, {run: "echo ${A-gone}; (R=2) 2>/dev/null || echo readonly", out: "gone\nreadonly\n"}},
+	"newlines":          {{run: "A='1\n2\n'"}, {run: `echo "$A" | wc -l`, out: "3\n"}},
+	"sandbox variables": {{run: "unset LANG; PATH=$PATH:/x"}, {run: "echo ${LANG-gone} $PATH", out: "gone /usr/local/bin:/usr/bin:/bin:/x\n"}},
+	"umask and options": {{run: "umask 077; set -f"}, {run: "umask; echo /*", out: "0077\n/*\n"}, {run: "set +f"}, {run: "echo /et*", out: "/etc\n"}},
+	"errexit":           {{run: "set -e; A=1"}, {run: "A=2; false; echo never", code: 1}, {run: "echo $A; set +e", out: "2\n"}, {run: "false; echo on", out: "on\n"}},
+	"alias":             {{run: "alias ll='echo lots'"}, {run: "ll; unalias ll", out: "lots\n"}, {run: "alias"}},
+	"exit":              {{run: "A=1; exit 4", code: 4}, {run: "f () { B=2; exit 5; }; f", code: 5}, {run: "echo $A$B", out: "12\n"}},
+	"exec":              {{run: "A=1; exec true", saved: "no"}, {run: "echo ${A-former}", out: "former\n"}},
+	"syntax error":      {{run: "A=1"}, {run: "echo 'open", out: "sh: 1: eval: Syntax error: Unterminated quoted string\n", code: 2}, {run: "echo $A", out: "1\n"}},
+	"deleted directory": {{run: "mkdir $T/gone; cd $T/gone; rmdir $T/gone"}, {run: "touch x 2>/dev/null || echo cannot", out: "cannot\n"}},
+	"descriptors":       {{run: "(echo x >&9) 2>/dev/null || echo closed; (echo x >&3) 2>/dev/null || echo closed", out: "closed\nclosed\n"}},
+}
