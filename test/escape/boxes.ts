@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -68,6 +70,27 @@ export async function plant(box: Sandbox, program: string, args: readonly string
 
 export async function sourceOf(program: string): Promise<string> {
   return readFile(new URL(`inside/${program}`, import.meta.url), "utf8");
+}
+
+/** The processes of this daemon's sandboxes that have `argument` on their command line, by the host's numbers. */
+export function hostPids(daemon: TestDaemon, argument: string): number[] {
+  const group = `atoll-${tagOf(daemon)}/`;
+  const isThatOne = (pid: string) => {
+    try {
+      const said = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+      return said.includes(argument) && readFileSync(`/proc/${pid}/cgroup`, "utf8").includes(group);
+    } catch {
+      return false; // gone meanwhile
+    }
+  };
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name) && isThatOne(name))
+    .map(Number);
+}
+
+/** The mark that every host resource of this daemon carries. */
+export function tagOf(daemon: TestDaemon): string {
+  return createHash("sha256").update(daemon.dataDir).digest("hex").slice(0, 6);
 }
 
 /** What a sandbox says that is well. */

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { run } from "../../daemon/linux/run.ts";
-import { attack, assertWell, type Boxes, openBoxes, sourceOf } from "./boxes.ts";
+import { attack, assertWell, type Boxes, hostPids, openBoxes, sourceOf } from "./boxes.ts";
 
 type Said = Record<string, string>;
 
@@ -67,7 +67,7 @@ test("no device is made or opened, and the shared ones are not changed", async (
 });
 
 test("the agent's program, certificates and names cannot be written, linked, moved or removed", async () => {
-  const agents = () => hashOf(`/proc/${agentPid()}/exe`);
+  const agents = () => hashOf(`/proc/${hostPids(boxes.daemon, "/run/atoll/agent")[0]}/exe`);
   await assertWell(boxes.attacker);
   const before = agents();
   assertRefused(
@@ -107,26 +107,6 @@ test("a capability that is kept does nothing to what belongs to the host", async
   assert.match(stdout, /CapBnd:\t00000000a80405fb/i);
   assert.match(stdout, /NoNewPrivs:\t1/);
 });
-
-/** The agent of the only sandbox that runs, as the host sees it. */
-function agentPid(): number {
-  const tag = createHash("sha256").update(boxes.daemon.dataDir).digest("hex").slice(0, 6);
-  const isOurs = (pid: string) => {
-    try {
-      const program = readFileSync(`/proc/${pid}/cmdline`, "utf8");
-      return (
-        program.startsWith("/run/atoll/agent") && readFileSync(`/proc/${pid}/cgroup`, "utf8").includes(`atoll-${tag}/`)
-      );
-    } catch {
-      return false; // gone meanwhile
-    }
-  };
-  const pid = readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .find(isOurs);
-  assert.ok(pid, "the agent is seen from the host");
-  return Number(pid);
-}
 
 function hashOf(path: string): string {
   return createHash("sha256").update(readFileSync(path)).digest("hex");
