@@ -32,13 +32,12 @@ def tell():
 for name, one in {"abstract": abstract, "datagrams": datagrams, "tcp": tcp, "local": local, "six": six, "udp": udp}.items():
     def wait(name=name, one=one):
         while True:
-            if one.type == socket.SOCK_DGRAM:
-                one.recvfrom(100)
-            else:
-                one.accept()[0].sendall(b"lair")
+            guest = one.accept()[0] if one.type == socket.SOCK_STREAM else one.recvfrom(100) and None
             with lock:
                 hits.append(name)
                 tell()
+            if guest and one.family != socket.AF_UNIX:
+                guest.sendall(b"lair")
     threading.Thread(target=wait, daemon=True).start()
 tell()
 print(os.getpid(), flush=True)
