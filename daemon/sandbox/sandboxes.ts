@@ -179,9 +179,10 @@ export class Sandboxes {
   /** Lets go of every run: they go on without this daemon. Starts under way are finished first. */
   async leave(): Promise<void> {
     this.#closing = true;
-    await Promise.allSettled(
-      [...this.#live.values()].map((live) => (live.state === "stopping" ? live.done : live.run)),
+    const settled = [...this.#live.values()].map(
+      async (live) => void (live.state === "stopping" ? await live.done : await live.run),
     );
+    await Promise.allSettled(settled);
     for (const live of this.#live.values()) if (live.state === "running") live.run.leave();
   }
 
