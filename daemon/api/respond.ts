@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
 import { encodeEvent, keepAliveMs } from "../../protocol/event-stream.ts";
-import { SandboxError } from "../../protocol/errors.ts";
+import type { SandboxError } from "../../protocol/errors.ts";
 import type { BytesAnswer } from "../sandbox/call.ts";
 
 export type EventSource = AsyncIterable<{ id?: string; event: unknown }>;
