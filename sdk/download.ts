@@ -68,7 +68,9 @@ export function download(first: Response, source: Source): Download {
     let why = lost;
     for (;;) {
       await source.outage.pause(why, controller.signal);
-      const response = await source.attempt(controller, { range: `bytes=${received}-` });
+      const etag = first.headers.get("etag");
+      const headers = { range: `bytes=${received}-`, ...(etag !== null && { "if-range": etag }) };
+      const response = await source.attempt(controller, headers);
       if ("lost" in response) {
         why = response;
         continue;
@@ -77,7 +79,10 @@ export function download(first: Response, source: Source): Download {
       const begins = /^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1];
       if (same && response.status === 206 && Number(begins) === received) return bodyOf(response).getReader();
       controller.abort();
-      throw cutOff(source.verb, same ? `${lost.lost}, and the rest is not served` : "the file has changed meanwhile");
+      throw cutOff(
+        source.verb,
+        same ? `${lost.lost}, and the rest is not to be had` : "the file has changed meanwhile",
+      );
     }
   }
 }

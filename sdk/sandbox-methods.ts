@@ -9,7 +9,7 @@ export interface SandboxMethods extends SessionMethods {
 
   /**
    * Sets environment variables of the sandbox and its default session, for the commands to come; undefined or null
-   * unsets one. They outlive sleep. Starts nothing.
+   * unsets one. They outlive sleep. Without a default session it starts nothing.
    */
   setEnvVars(variables: Variables): Promise<void>;
 

@@ -113,6 +113,8 @@ class SandboxHandle implements SandboxMethods {
 
   async setEnvVars(variables: Variables): Promise<void> {
     await this.#set({ envVars: nullForUndefined(variables) });
+    // What the default session has exported itself would hide them.
+    if (this.#hasDefaultSession()) await this.#own.setEnvVars(variables);
   }
 
   async createSession(options: SessionOptions = {}): Promise<Session> {
