@@ -1,5 +1,6 @@
 import { getRequestListener } from "@hono/node-server";
 import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
 import { readFile, chmod, mkdir, rm } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
@@ -187,7 +188,9 @@ async function placeAgent(storeDir: string): Promise<string> {
   const built = await readFile(fileURLToPath(new URL("../.build/atoll-agent", import.meta.url)));
   const path = `${storeDir}/bin/atoll-agent-${createHash("sha256").update(built).digest("hex").slice(0, 16)}`;
   await mkdir(`${storeDir}/bin`, { recursive: true, mode: 0o755 });
-  await writeWholeFile(path, built, 0o755);
+  // One that is there is whole. Never replaced: another daemon's runtime may be mounting it at this moment, and an unlinked
+  // file cannot be mounted.
+  if (!existsSync(path)) await writeWholeFile(path, built, 0o755);
   return path;
 }
 
