@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { errorCodes, errorTable, ErrorBody, SandboxError } from "./errors.ts";
 
@@ -49,4 +50,15 @@ test("the cause is kept, but never sent", () => {
   const error = new SandboxError("INTERNAL_ERROR", "Cannot", { cause });
   assert.equal(error.cause, cause);
   assert(!JSON.stringify(error).includes("secret"));
+});
+
+test("the page for users lists every code with its status, and no other", async () => {
+  const page = await readFile(new URL("../docs/errors.md", import.meta.url), "utf8");
+  const listed = [...page.matchAll(/^\| `([A-Z_]+)`\s*\| (\d+)\s*\| (yes)?/gm)].map(
+    ([, code = "", status, yes]) => [code, Number(status), yes === "yes"] as const,
+  );
+  assert.deepEqual(
+    listed,
+    errorCodes.map((code) => [code, errorTable[code].status, errorTable[code].retryable] as const),
+  );
 });
