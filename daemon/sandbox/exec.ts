@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import { z } from "zod";
-import { AgentProcess, type ProcessEnd, type ProcessSpec, SignalResult } from "../../protocol/agent.ts";
+import { AgentProcess, AgentProcesses, type ProcessEnd, type ProcessSpec, SignalResult } from "../../protocol/agent.ts";
 import { SandboxError } from "../../protocol/errors.ts";
 import type { ExecRequest, ProcessInfo } from "../../protocol/process.ts";
 import { type LogEntry, readLog } from "../link/log.ts";
@@ -31,7 +31,7 @@ export const processVerbs: ServeTable<Verb> = {
 
   async listProcesses(run) {
     if (!run) return { processes: [] };
-    const { processes } = await run.link.call(z.object({ processes: z.array(AgentProcess) }), "/processes");
+    const { processes } = await run.link.call(AgentProcesses, "/processes");
     return { processes: processes.map((process) => toInfo(run, process)).filter((process) => process.background) };
   },
 

@@ -126,6 +126,11 @@ export class Records {
     this.#change(sandboxKey, { lastEnd: end, lastActive });
   }
 
+  runOf(key: string): RunRecord | undefined {
+    const row = this.#db.prepare("SELECT * FROM runs WHERE sandbox_key = ?").get(key);
+    return row && toRun(row);
+  }
+
   runs(): RunRecord[] {
     return this.#db.prepare("SELECT * FROM runs").all().map(toRun);
   }

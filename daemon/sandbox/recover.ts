@@ -21,8 +21,10 @@ export async function recover(machines: Machines, sandboxes: Sandboxes): Promise
   const rows = records.runs();
   const alive: { row: RunRecord; link: Link }[] = [];
   const dead: RunRecord[] = [];
-  for (const row of rows) {
-    const link = await answeringLink(machines, row);
+  // all at once: an agent that does not answer must not keep the others waiting
+  const links = await Promise.all(rows.map((row) => answeringLink(machines, row)));
+  for (const [index, row] of rows.entries()) {
+    const link = links[index];
     if (link) alive.push({ row, link });
     else dead.push(row);
   }
@@ -44,8 +46,9 @@ export async function recover(machines: Machines, sandboxes: Sandboxes): Promise
   await tellUnknownDisks(machines);
 }
 
-/** The link of a run that is to go on: it was running, its process lives, and its agent answers in our version. */
-async function answeringLink({ config, log }: Machines, row: RunRecord): Promise<Link | undefined> {
+/** The link of a run that is to go on: its sandbox is not destroyed, it was running, its process lives, and its agent answers in our version. */
+async function answeringLink({ config, records, log }: Machines, row: RunRecord): Promise<Link | undefined> {
+  if (!records.findByKey(row.sandboxKey)) return undefined;
   if (row.state !== "running" || !row.process || stateOf(row.process) !== "alive") return undefined;
   const link = new Link(runPaths(config.runDir, row.id).link);
   try {

@@ -1,4 +1,4 @@
-import type { ProcessEnd } from "../../protocol/agent.ts";
+import { AgentProcesses, type ProcessEnd } from "../../protocol/agent.ts";
 import { SandboxError } from "../../protocol/errors.ts";
 import { stateOf } from "../linux/process.ts";
 import { readEvents } from "../link/events.ts";
@@ -31,6 +31,12 @@ export class Run {
     this.#onLost = onLost;
     this.activity = new Activity(() => machines.cgroups.cpuNs(this.group), Date.now() - started.row.began);
     void this.#follow();
+  }
+
+  /** Asks the agent of a run that was taken over what runs, so that the ends of those commands are journalled too. */
+  async recallCommands(): Promise<void> {
+    const { processes } = await this.link.call(AgentProcesses, "/processes");
+    for (const { id, note, end } of processes) if (!end) this.noteCommand(id, note);
   }
 
   get number(): number {
@@ -105,9 +111,10 @@ export class Run {
     }
   }
 
+  /** Only what we have started: an agent that invents processes must not fill the journal. */
   #journalEnd(id: string, end: ProcessEnd): void {
     const note = this.#commands.get(id);
-    this.#commands.delete(id);
+    if (!this.#commands.delete(id)) return;
     const { sandboxKey, number } = this.row;
     const data = { id, ...(note as object | undefined), ...end };
     this.#machines.journal.append({ time: Date.now(), sandboxKey, run: number, type: "process", data });

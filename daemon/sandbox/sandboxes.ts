@@ -44,7 +44,11 @@ export class Sandboxes {
 
   /** Takes over a run that an earlier daemon left. */
   adopt(started: ConstructorParameters<typeof Run>[1]): void {
-    this.#live.set(started.row.sandboxKey, { state: "running", run: this.#makeRun(started) });
+    const run = this.#makeRun(started);
+    this.#live.set(started.row.sandboxKey, { state: "running", run });
+    run.recallCommands().catch((error: Error) => {
+      this.#machines.log.warn({ run: run.row.id, error: error.message }, "cannot recall what runs in a sandbox");
+    });
   }
 
   /** The run of this sandbox, held in use until the hold is given back; made or woken when there is none. */
@@ -126,14 +130,14 @@ export class Sandboxes {
     return { existed: true };
   }
 
-  /** Removes the sandbox and everything it has; the name is free at once. */
+  /** Removes the sandbox and everything it has. The name is free at once: whoever asks for it now gets another sandbox. */
   async destroy(name: string): Promise<{ existed: boolean }> {
     const { records } = this.#machines;
     const record = records.find(name);
     if (!record) return { existed: false };
-    await this.#settle(record.key, (run) => this.#end(run, "asked", "SIGKILL"));
     records.discard(record, Date.now());
     this.#journal(record, "destroyed", {});
+    while (this.#live.has(record.key)) await this.#settle(record.key, (run) => this.#end(run, "asked", "SIGKILL"));
     await this.clear(record.key);
     return { existed: true };
   }
@@ -192,6 +196,7 @@ export class Sandboxes {
       if (this.#closing)
         throw new SandboxError("SANDBOX_UNAVAILABLE", "Cannot start a sandbox: the daemon is going down");
       await requireCapacity(this.#machines);
+      await this.#clearLeftover(key);
       return this.#makeRun(await startRun(this.#machines, record, AbortSignal.timeout(startLimitMs)));
     })();
     this.#live.set(key, { state: "starting", run: starting });
@@ -208,18 +213,23 @@ export class Sandboxes {
     return starting;
   }
 
+  /** A run that could not be given back whole, because something of the host held it: it is tried again now. */
+  async #clearLeftover(key: string): Promise<void> {
+    const row = this.#machines.records.runOf(key);
+    if (row) await giveBack(this.#machines, row, { reason: "agent-lost", at: Date.now() });
+  }
+
   #makeRun(started: ConstructorParameters<typeof Run>[1]): Run {
     return new Run(this.#machines, started, (run) => void this.#lost(run));
   }
 
-  /** Waits until this sandbox neither starts nor stops, and ends its run when it has one. */
+  /** Ends the run that is there or about to be, or waits for its end. */
   async #settle(key: string, end: (run: Run) => Promise<void>): Promise<void> {
-    for (let live = this.#live.get(key); live; live = this.#live.get(key)) {
-      if (live.state === "starting")
-        await live.run.catch(() => {}); // told to whoever asked for it
-      else if (live.state === "stopping") await live.done;
-      else await end(live.run);
-    }
+    const live = this.#live.get(key);
+    if (live?.state === "starting") await live.run.catch(() => {}); // told to whoever asked for it
+    const now = this.#live.get(key);
+    if (now?.state === "running") await end(now.run);
+    else if (now?.state === "stopping") await now.done;
   }
 
   /** The agent is dead though nobody asked: the kernel knows why. */

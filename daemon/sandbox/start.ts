@@ -25,7 +25,14 @@ export type StartedRun = { row: RunRecord; link: Link };
 export async function startRun(machines: Machines, sandbox: SandboxRecord, signal: AbortSignal): Promise<StartedRun> {
   const row = machines.records.beginRun(sandbox.key, bootId(), Date.now());
   await using undo = new AsyncDisposableStack();
-  undo.defer(() => giveBack(machines, row, { reason: "start-failed", at: Date.now() }));
+  undo.defer(async () => {
+    try {
+      await giveBack(machines, row, { reason: "start-failed", at: Date.now() });
+    } catch (error) {
+      // What failed first is what the caller is told; the row stays, and the next start tries again.
+      machines.log.error({ run: row.id, error: (error as Error).message }, "cannot give back all of a failed start");
+    }
+  });
   try {
     const started = await take(machines, sandbox, row, signal);
     undo.move();
