@@ -80,7 +80,8 @@ function wordsOf(error: unknown): string {
   const { code, message } = error as { code?: string; message: string };
   const name = /'(-[^' ]*)/.exec(message)?.[1] ?? "";
   if (code === "ERR_PARSE_ARGS_UNKNOWN_OPTION") return `it has no option "${name}"`;
-  if (/ argument missing/.test(message)) return `"${/(--[a-z-]+)/.exec(message)?.[1] ?? name}" needs a value`;
+  if (/ argument missing|is ambiguous/.test(message))
+    return `"${/(--[a-z-]+)/.exec(message)?.[1] ?? name}" needs a value`;
   if (/does not take an argument/.test(message)) return `"${/(--[a-z-]+)/.exec(message)?.[1] ?? name}" takes no value`;
   return message;
 }

@@ -1,5 +1,6 @@
-import { readFileSync, statSync } from "node:fs";
-import { createRequire, findPackageJSON, registerHooks, type LoadFnOutput, type LoadHookContext } from "node:module";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import Module, { createRequire, registerHooks } from "node:module";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 // Loaded before a user's program (node --import): lets Node run all TypeScript, wherever it lies, not only what can be
@@ -21,14 +22,28 @@ registerHooks({
     }
   },
   load(url, context, next) {
-    const { pathname } = new URL(url);
-    if (!url.startsWith("file:") || !typescript.test(pathname)) return next(url, context);
-    // Our own files are written so that Node runs them by itself, which is quicker; it refuses below node_modules.
-    const isOwn = url.startsWith(new URL("sdk/", house).href) || url.startsWith(new URL("protocol/", house).href);
-    if (isOwn && !pathname.includes("/node_modules/")) return next(url, context);
-    return translate(fileURLToPath(url), context);
+    return isTheirs(url) ? { ...translate(fileURLToPath(url), context), shortCircuit: true } : next(url, context);
   },
 });
+
+// A CommonJS file that is imported comes past the hook to Node's older loader, which would translate it once more, and
+// refuses to below node_modules. That loader asks this table.
+const { _extensions: loaders } = Module as unknown as { _extensions: Record<string, Loader> };
+type Loader = (module: { _compile(source: string, path: string, format: string): void }, path: string) => void;
+for (const extension of [".ts", ".cts", ".mts"]) {
+  loaders[extension] = (module, path) => {
+    if (!isTheirs(pathToFileURL(path).href)) return loaders[".js"]?.(module, path);
+    const { source, format } = translate(path, {});
+    module._compile(source, path, format);
+  };
+}
+
+/** Our own files are written so that Node runs them by itself, which is quicker; it refuses below node_modules. */
+function isTheirs(url: string): boolean {
+  if (!url.startsWith("file:") || !typescript.test(new URL(url).pathname)) return false;
+  const isOwn = url.startsWith(new URL("sdk/", house).href) || url.startsWith(new URL("protocol/", house).href);
+  return !isOwn || url.includes("/node_modules/");
+}
 
 /** TypeScript users write "./b.js" or "./b" for b.ts, because their compiler wants it so. */
 function typescriptFileOf(specifier: string, parent: string | undefined, error: unknown): string | undefined {
@@ -45,7 +60,9 @@ function typescriptFileOf(specifier: string, parent: string | undefined, error: 
 type Esbuild = typeof import("esbuild");
 let esbuild: Esbuild | undefined;
 
-function translate(path: string, context: LoadHookContext): LoadFnOutput {
+type Translated = { source: string; format: "module" | "commonjs" };
+
+function translate(path: string, context: { format?: string | null | undefined }): Translated {
   esbuild ??= createRequire(import.meta.url)("esbuild") as Esbuild;
   try {
     const { outputFiles, metafile } = esbuild.buildSync({
@@ -55,7 +72,7 @@ function translate(path: string, context: LoadHookContext): LoadFnOutput {
       ...{ target: "node24", platform: "node", sourcemap: "inline", logLevel: "silent", tsconfigRaw: {} },
     });
     const written = Object.values(metafile.inputs)[0]?.format;
-    return { format: formatOf(path, written, context), source: outputFiles[0]?.text ?? "", shortCircuit: true };
+    return { format: formatOf(path, written, context.format), source: outputFiles[0]?.text ?? "" };
   } catch (error) {
     throw readable(path, error);
   }
@@ -65,15 +82,26 @@ function translate(path: string, context: LoadHookContext): LoadFnOutput {
  * The name decides, then what the file is written as, then its package. A package says "commonjs" where nobody meant it
  * (npm init writes it), so it does not forbid a file to use import.
  */
-function formatOf(path: string, written: "esm" | "cjs" | undefined, context: LoadHookContext): "module" | "commonjs" {
+function formatOf(
+  path: string,
+  written: "esm" | "cjs" | undefined,
+  known: string | null | undefined,
+): "module" | "commonjs" {
   if (path.endsWith(".mts")) return "module";
   if (path.endsWith(".cts")) return "commonjs";
   if (written !== undefined) return written === "esm" ? "module" : "commonjs";
-  if (context.format?.startsWith("module")) return "module";
-  const manifest = findPackageJSON(pathToFileURL(path));
-  if (manifest === undefined) return "commonjs";
-  const { type } = JSON.parse(readFileSync(manifest, "utf8")) as { type?: string };
-  return type === "module" ? "module" : "commonjs";
+  if (known?.startsWith("module")) return "module";
+  return typeOfPackage(dirname(path));
+}
+
+function typeOfPackage(folder: string): "module" | "commonjs" {
+  const manifest = join(folder, "package.json");
+  if (existsSync(manifest)) {
+    const { type } = JSON.parse(readFileSync(manifest, "utf8")) as { type?: string };
+    return type === "module" ? "module" : "commonjs";
+  }
+  const above = dirname(folder);
+  return above === folder || basename(folder) === "node_modules" ? "commonjs" : typeOfPackage(above);
 }
 
 /** What the translator says, in the form in which Node tells syntax errors. */

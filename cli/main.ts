@@ -1,7 +1,7 @@
 import { styleText } from "node:util";
 import { SandboxError } from "../protocol/errors.ts";
 import { parseCommandLine, UsageError } from "./args.ts";
-import { exitCodeOf } from "./exit-code.ts";
+import { exitCodeOf, isSystemError } from "./exit-code.ts";
 import { helpOf } from "./help.ts";
 import type { Call, Run, VerbName } from "./table.ts";
 
@@ -46,19 +46,19 @@ async function perform<Verb extends VerbName>(call: Call<Verb>): Promise<number>
   return run(call);
 }
 
-/** An error in words on stderr: what could not be done and why, then the remedy. Of a bug, also where it is. */
+/** An error on stderr: what could not be done and why, then the remedy. Of a bug, where it is. */
 function tell(error: unknown, json: boolean): void {
   if (json && SandboxError.is(error)) {
     process.stderr.write(`${JSON.stringify({ error })}\n`);
     return;
   }
-  const known = SandboxError.is(error) || error instanceof UsageError || isSystemError(error);
-  const words = error instanceof Error ? (known ? error.message : (error.stack ?? error.message)) : String(error);
-  process.stderr.write(`${styleText("red", "atoll:", { stream: process.stderr })} ${words}\n`);
-  if (SandboxError.is(error) && error.suggestion) process.stderr.write(`       ${error.suggestion}\n`);
+  const remedy = SandboxError.is(error) && error.suggestion ? `       ${error.suggestion}\n` : "";
+  process.stderr.write(`${styleText("red", "atoll:", { stream: process.stderr })} ${wordsOf(error)}\n${remedy}`);
 }
 
-/** The system's refusals, such as a local file that is not there, say all there is to say. */
-function isSystemError(error: unknown): error is NodeJS.ErrnoException {
-  return error instanceof Error && "syscall" in error;
+function wordsOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  if (isSystemError(error))
+    return `Cannot ${error.syscall} "${error.path}": ${error.message.replace(/^\w+: |, .*$/g, "")}`;
+  return SandboxError.is(error) || error instanceof UsageError ? error.message : (error.stack ?? error.message);
 }

@@ -1,5 +1,4 @@
-import { createWriteStream } from "node:fs";
-import { link, lstat, mkdir, rm, symlink, utimes } from "node:fs/promises";
+import { link, lstat, mkdir, rm, symlink, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -39,7 +38,7 @@ export async function unpack(stream: Readable, directory: string): Promise<void>
         await makeParents(parts.slice(0, -1));
         await rm(path, { force: true });
         // Exclusive: it fails rather than follows what was put there meanwhile.
-        await pipeline(content, createWriteStream(path, { flags: "wx", mode: header.mode & 0o777 }));
+        await writeFile(path, content, { flag: "wx", mode: header.mode & 0o777 });
         await utimes(path, header.mtime, header.mtime);
         return;
       case "symlink":

@@ -10,8 +10,8 @@ import { test } from "node:test";
 const mayImport: Record<string, readonly string[]> = {
   protocol: [],
   sdk: ["protocol"],
-  // `atoll up` is the daemon in the foreground: the one place where a client starts what it talks to.
-  cli: ["protocol", "sdk", "daemon/main.ts", "daemon/config.ts"],
+  // `atoll up` is the daemon in the foreground, and `atoll doctor` says why it does not start.
+  cli: ["protocol", "sdk", "daemon/main.ts", "daemon/config.ts", "daemon/runtime/host.ts"],
   console: ["protocol", "sdk"],
   examples: ["sdk"],
   images: ["daemon/storage"],
@@ -26,11 +26,15 @@ const mayImport: Record<string, readonly string[]> = {
     ...["protocol", "daemon/config.ts", "daemon/log.ts", "daemon/state.ts"],
     ...["daemon/link", "daemon/network", "daemon/runtime", "daemon/storage", "daemon/linux"],
   ],
-  "daemon/api": ["protocol", "daemon/config.ts", "daemon/log.ts", "daemon/sandbox"],
+  // The verbs of the machine (doctor, images) have no sandbox in between.
+  "daemon/api": [
+    ...["protocol", "daemon/config.ts", "daemon/log.ts", "daemon/sandbox"],
+    ...["daemon/runtime/host.ts", "daemon/storage/images.ts"],
+  ],
   "daemon/config.ts": ["protocol"],
   "daemon/log.ts": [],
   "daemon/state.ts": [],
-  "daemon/main.ts": ["protocol", "daemon"],
+  "daemon/main.ts": ["protocol", "daemon", "package.json"],
   bench: ["protocol", "sdk", "daemon", "test/support"],
 };
 

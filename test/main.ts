@@ -30,6 +30,8 @@ const outputTailChars = 8_000;
 
 const root = resolve(import.meta.dirname, "..");
 
+// Leaving by process.exit ends the test files that are under way.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(1));
 process.exitCode = await main();
 
 async function main(): Promise<number> {

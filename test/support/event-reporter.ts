@@ -35,7 +35,8 @@ type Failed = Extract<TestEvent, { type: "test:fail" }>["data"];
 
 function success(name: string, data: Passed): TestLine | undefined {
   const reason = data.skip ?? data.todo;
-  if (reason !== undefined && reason !== false) return { type: "skipped", name, reason: String(reason) };
+  if (reason !== undefined && reason !== false)
+    return { type: "skipped", name, reason: reason === true ? "no reason given" : reason };
   return data.details.type === "suite" ? undefined : { type: "passed", name };
 }
 
