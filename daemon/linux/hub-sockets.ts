@@ -1,5 +1,5 @@
-import koffi from "koffi";
 import { closeSync, openSync, rmSync } from "node:fs";
+import { libc, must } from "./libc.ts";
 
 /** Descriptors of listening sockets, close-on-exec; whoever holds them closes them. */
 export type HubSockets = {
@@ -45,14 +45,14 @@ export function inNetns<T>(path: string, work: () => T): T {
   try {
     const there = openSync(path, "r");
     try {
-      must(libc.setns(there, CLONE_NEWNET), `enter the network namespace ${path}`);
+      must(calls.setns(there, CLONE_NEWNET), `enter the network namespace ${path}`);
     } finally {
       closeSync(there);
     }
     try {
       return work();
     } finally {
-      if (libc.setns(home, CLONE_NEWNET) !== 0) process.abort();
+      if (calls.setns(home, CLONE_NEWNET) !== 0) process.abort();
     }
   } finally {
     closeSync(home);
@@ -70,9 +70,9 @@ export function listenUnix(path: string): number {
   sockaddr.writeUInt16LE(AF_UNIX, 0);
   sockaddr.write(path, 2);
   rmSync(path, { force: true });
-  return opened(libc.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), `listen at ${path}`, (fd) => [
-    () => libc.bind(fd, sockaddr, sockaddr.length),
-    () => libc.listen(fd, 128),
+  return opened(calls.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), `listen at ${path}`, (fd) => [
+    () => calls.bind(fd, sockaddr, sockaddr.length),
+    () => calls.listen(fd, 128),
   ]);
 }
 
@@ -82,13 +82,13 @@ function openInet(type: number, address: string, port: number, transparent: bool
   sockaddr.writeUInt16BE(port, 2);
   sockaddr.set(address.split(".").map(Number), 4);
   const one = Buffer.from([1, 0, 0, 0]);
-  return opened(libc.socket(AF_INET, type | SOCK_CLOEXEC, 0), `listen at ${address}:${port}`, (fd) => [
+  return opened(calls.socket(AF_INET, type | SOCK_CLOEXEC, 0), `listen at ${address}:${port}`, (fd) => [
     // A gateway that died leaves connections in TIME_WAIT; without this its successor could not bind for a minute.
-    () => (type === SOCK_STREAM ? libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, one, one.length) : 0),
+    () => (type === SOCK_STREAM ? calls.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, one, one.length) : 0),
     // The kernel hands TPROXY connections only to a listener that has this flag; it stays with the descriptor.
-    () => (transparent ? libc.setsockopt(fd, SOL_IP, IP_TRANSPARENT, one, one.length) : 0),
-    () => libc.bind(fd, sockaddr, sockaddr.length),
-    () => (type === SOCK_STREAM ? libc.listen(fd, backlog) : 0),
+    () => (transparent ? calls.setsockopt(fd, SOL_IP, IP_TRANSPARENT, one, one.length) : 0),
+    () => calls.bind(fd, sockaddr, sockaddr.length),
+    () => (type === SOCK_STREAM ? calls.listen(fd, backlog) : 0),
   ]);
 }
 
@@ -104,21 +104,12 @@ function opened(fd: number, what: string, steps: (fd: number) => (() => number)[
   }
 }
 
-function must(result: number, what: string): void {
-  if (result >= 0) return;
-  const errno = koffi.errno();
-  const name = Object.entries(koffi.os.errno).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`;
-  throw Object.assign(new Error(`Cannot ${what}: ${name}`), { code: name });
-}
-
-// The process itself: its C library is already in it, whichever one that is.
-const self = koffi.load(null);
-const libc = {
-  setns: self.func("int setns(int fd, int type)") as (fd: number, type: number) => number,
-  socket: self.func("int socket(int domain, int type, int protocol)") as (d: number, t: number, p: number) => number,
-  bind: self.func("int bind(int fd, const uint8_t *address, uint32_t length)") as Address,
-  listen: self.func("int listen(int fd, int backlog)") as (fd: number, backlog: number) => number,
-  setsockopt: self.func("int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)") as Option,
+const calls = {
+  setns: libc.func("int setns(int fd, int type)") as (fd: number, type: number) => number,
+  socket: libc.func("int socket(int domain, int type, int protocol)") as (d: number, t: number, p: number) => number,
+  bind: libc.func("int bind(int fd, const uint8_t *address, uint32_t length)") as Address,
+  listen: libc.func("int listen(int fd, int backlog)") as (fd: number, backlog: number) => number,
+  setsockopt: libc.func("int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)") as Option,
 };
 type Address = (fd: number, address: Buffer, length: number) => number;
 type Option = (fd: number, level: number, name: number, value: Buffer, length: number) => number;

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { systemCall } from "./libc.ts";
 import { HostProgramError, run } from "./run.ts";
 
 export type OverlayMount = { lower: string; upper: string; work: string; target: string };
@@ -16,7 +17,7 @@ export async function mountOverlay({ lower, upper, work, target }: OverlayMount)
     }
   }
   const layers = `lowerdir=${lower},upperdir=${upper},workdir=${work}`;
-  await mount(["-t", "overlay", "-o", `${layers},${overlayOptions}`, "overlay", target]);
+  await mount(`mount the overlay at "${target}"`, "overlay", target, "overlay", 0, `${layers},${overlayOptions}`);
 }
 
 /**
@@ -30,12 +31,16 @@ export type TmpfsMount = { target: string; sizeBytes: number; inodes: number; ui
 /** Mounts a bounded tmpfs without devices, set-uid or execution. */
 export async function mountTmpfs({ target, sizeBytes, inodes, uid, gid, mode }: TmpfsMount): Promise<void> {
   const bounds = `size=${sizeBytes},nr_inodes=${inodes},uid=${uid},gid=${gid},mode=${mode.toString(8)}`;
-  await mount(["-t", "tmpfs", "-o", `nosuid,nodev,noexec,${bounds}`, "tmpfs", target]);
+  const flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+  await mount(`mount a tmpfs at "${target}"`, "tmpfs", target, "tmpfs", flags, bounds);
 }
 
 /** Shows `source` at `target`, read-only, without devices or set-uid. */
 export async function bindReadOnly(source: string, target: string): Promise<void> {
-  await mount(["-o", "bind,ro,nosuid,nodev", source, target]);
+  const what = `show "${source}" at "${target}"`;
+  await mount(what, source, target, null, MS_BIND, null);
+  // The kernel takes a bind's options only when it is mounted already.
+  await mount(what, null, target, null, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, null);
 }
 
 /**
@@ -104,9 +109,16 @@ export function parseMountinfo(text: string): Mount[] {
 /** No helper programs, no mtab, no resolving of paths that we made ourselves. */
 const plain = ["--internal-only", "--no-mtab", "--no-canonicalize"];
 
-async function mount(args: readonly string[]): Promise<void> {
-  await run("mount", [...plain, ...args]);
-}
+const mount = systemCall<
+  [source: string | null, target: string, type: string | null, flags: number, options: string | null]
+>("int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *options)");
+
+const MS_RDONLY = 1;
+const MS_NOSUID = 2;
+const MS_NODEV = 4;
+const MS_NOEXEC = 8;
+const MS_REMOUNT = 32;
+const MS_BIND = 4096;
 
 function decode(field: string): string {
   const bytes = field.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)));

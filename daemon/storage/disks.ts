@@ -4,6 +4,7 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import { SandboxError } from "../../protocol/errors.ts";
+import { createSubvolume, limitSubvolume } from "../linux/btrfs.ts";
 import { HostProgramError, run } from "../linux/run.ts";
 import { endPool, openPool, type Pool, type PoolOptions } from "./pool.ts";
 import { freeSpace, judgeSpace } from "./space.ts";
@@ -55,8 +56,8 @@ export class Disks {
   /** Makes an empty disk. `limitBytes` holds for everything that is written to it, names and attributes included. */
   async create(id: string, { limitBytes, image }: { limitBytes: number; image: string }): Promise<Disk> {
     await this.#make(id, async (dir) => {
-      await run("btrfs", ["subvolume", "create", dir]);
-      await limit(dir, limitBytes);
+      await createSubvolume(dir);
+      await limitSubvolume(dir, limitBytes);
       await chmod(dir, 0o711);
       await mkdir(join(dir, "upper"), { mode: 0o755 });
       await chown(join(dir, "upper"), this.#uidBase, this.#uidBase);
@@ -99,7 +100,7 @@ export class Disks {
 
   /** Takes effect at once, also under a running sandbox; one below what is used refuses every further write. */
   async setLimit(id: string, limitBytes: number): Promise<void> {
-    await limit(this.#path(id), limitBytes);
+    await limitSubvolume(this.#path(id), limitBytes);
   }
 
   /** Bytes on the disk, as its limit counts them. */
@@ -115,7 +116,7 @@ export class Disks {
     const { image } = await this.#meta(from);
     await this.#make(to, async (dir) => {
       await run("btrfs", ["subvolume", "snapshot", this.#path(from), dir]);
-      await limit(dir, limitBytes);
+      await limitSubvolume(dir, limitBytes);
     });
     return this.#disk(to, image);
   }
@@ -197,10 +198,6 @@ type DiskMeta = z.infer<typeof DiskMeta>;
 
 /** Ids become directory names. */
 const idPattern = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
-
-async function limit(dir: string, bytes: number): Promise<void> {
-  await run("btrfs", ["qgroup", "limit", String(bytes), dir]);
-}
 
 /** The name goes in one step, the content in the background. False when there is none. */
 async function remove(dir: string): Promise<boolean> {
