@@ -120,8 +120,6 @@ export const AgentProcess = z.object({
 });
 export type AgentProcess = z.infer<typeof AgentProcess>;
 
-export const AgentProcesses = z.object({ processes: z.array(AgentProcess) });
-
 export const SignalRequest = z.object({ signal: SignalName });
 export const SignalResult = z.object({ signalled: z.number().int() });
 

@@ -42,7 +42,7 @@ const mayImport: Record<string, readonly string[]> = {
 const packagesOf: Record<string, readonly string[]> = { protocol: ["zod"], sdk: ["zod"] };
 
 /** Files that are built or run on a developer's machine only. */
-const isTool = (path: string) => path === "sdk/build.ts";
+const isTool = (path: string) => path === "sdk/build.ts" || path === "protocol/fixtures/make.ts";
 
 const root = resolve(import.meta.dirname, "..");
 

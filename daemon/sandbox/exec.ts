@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import { z } from "zod";
-import { AgentProcess, AgentProcesses, type ProcessEnd, type ProcessSpec, SignalResult } from "../../protocol/agent.ts";
+import { AgentProcess, type ProcessEnd, type ProcessSpec, SignalResult } from "../../protocol/agent.ts";
 import { SandboxError } from "../../protocol/errors.ts";
 import type { ExecRequest, ProcessInfo } from "../../protocol/process.ts";
 import { type LogEntry, readLog } from "../link/log.ts";
@@ -8,7 +8,7 @@ import type { Call, ServeTable } from "./call.ts";
 import { environmentOf } from "./environment.ts";
 import { workspace } from "./paths.ts";
 import { type NumberedEvent, parseEventId, toEvents } from "./process-events.ts";
-import type { Run } from "./run.ts";
+import { AgentProcesses, type Run } from "./run.ts";
 
 type Verb =
   | "exec"

@@ -1,4 +1,5 @@
-import { AgentProcesses, type ProcessEnd } from "../../protocol/agent.ts";
+import { z } from "zod";
+import { AgentProcess, type ProcessEnd } from "../../protocol/agent.ts";
 import { SandboxError } from "../../protocol/errors.ts";
 import { stateOf } from "../linux/process.ts";
 import { readEvents } from "../link/events.ts";
@@ -10,6 +11,8 @@ import type { RunEnd, RunRecord, SandboxRecord } from "./record.ts";
 
 /** Commands whose end has not been journalled yet; an agent that invents processes must not fill our memory. */
 const notedLimit = 10_000;
+
+export const AgentProcesses = z.object({ processes: z.array(AgentProcess) });
 
 /** A live run: what verbs act on. It follows the agent's events, and tells `onLost` when the run turns out to be dead. */
 export class Run {
