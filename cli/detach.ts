@@ -27,19 +27,16 @@ export async function startDetached(config: Config, values: Readonly<Record<stri
     [fileURLToPath(new URL("./main.ts", import.meta.url)), "up", "--json", ...flagsOf(config, values)],
     { detached: true, stdio: ["ignore", "ignore", log.fd] },
   );
-  const ended = new Promise<Error>((resolve) => {
-    child.on("error", resolve);
-    child.on(
-      "exit",
-      (code, signal) => void wordsSince(before).then((words) => resolve(failure(words, code ?? signal))),
-    );
+  const ended = new Promise<string>((resolve) => {
+    child.on("error", (error) => resolve(error.message));
+    child.on("exit", (code, signal) => resolve(signal ?? `exit code ${code}`));
   });
   child.unref();
   for (;;) {
     const daemon = await findDaemon(config);
     if (daemon?.health.pid === child.pid) return daemon!;
-    const error = await Promise.race([ended, new Promise<undefined>((resolve) => setTimeout(resolve, lookEveryMs))]);
-    if (error) throw error;
+    const how = await Promise.race([ended, new Promise<undefined>((resolve) => setTimeout(resolve, lookEveryMs))]);
+    if (how !== undefined) throw failure(await wordsSince(before), how);
   }
 
   async function wordsSince(position: number): Promise<string> {
@@ -48,7 +45,7 @@ export async function startDetached(config: Config, values: Readonly<Record<stri
     return buffer.toString("utf8");
   }
 
-  function failure(words: string, how: number | string | null): Error {
+  function failure(words: string, how: string): Error {
     const told = words.split("\n").findLast((line) => line.startsWith('{"error":'));
     if (told) return SandboxError.from((JSON.parse(told) as { error: unknown }).error);
     const last = words.trim().split("\n").slice(-5).join("\n");
