@@ -44,18 +44,15 @@ test("a checkout that lies below node_modules itself works", async () => {
   for (const part of ["sdk", "protocol", "package.json"])
     await cp(join(house, part), join(checkout, part), { recursive: true });
   await symlink(join(house, "node_modules"), join(checkout, "node_modules"));
-  // As an installed package would bring it: Node itself loads this one file before there are hooks.
-  const { code } = await runProgram(process.execPath, [
-    join(house, "node_modules/esbuild/bin/esbuild"),
-    ...[
-      join(house, "cli/load.ts"),
-      "--format=esm",
-      `--outfile=${join(checkout, "cli/load.ts.mjs")}`,
-      "--log-level=error",
-    ],
-  ]);
-  assert.equal(code, 0);
-  const args = ["--import", join(checkout, "cli/load.ts.mjs"), join(programs, "sdk.ts")];
+  // As an installed package would bring it: Node itself loads the hook before there are hooks.
+  const build = ["--bundle", "--packages=external", "--platform=node", "--format=esm", "--log-level=error"];
+  const outfile = join(checkout, "cli/load.mjs");
+  const esbuild = join(house, "node_modules/esbuild/bin/esbuild");
+  assert.equal(
+    (await runProgram(process.execPath, [esbuild, join(house, "cli/load.ts"), ...build, `--outfile=${outfile}`])).code,
+    0,
+  );
+  const args = ["--import", outfile, join(programs, "sdk.ts")];
   assert.equal((await runProgram(process.execPath, args)).stdout, "true 0\n");
 });
 

@@ -2,9 +2,12 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import Module, { createRequire, registerHooks } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { useCompileCache } from "./compile-cache.ts";
 
 // Loaded before a user's program (node --import): lets Node run all TypeScript, wherever it lies, not only what can be
 // run by leaving types out, and finds @atoll/sandbox in this checkout.
+
+useCompileCache();
 
 const house = new URL("../", import.meta.url).href;
 const sdk = new URL("sdk/index.ts", house).href;
