@@ -61,6 +61,9 @@ func (l *launch) fork() (int, <-chan exitStatus, error) {
 	if l.unfound != nil {
 		return 0, nil, l.unfound
 	}
+	if l.agent.limits.full() {
+		return 0, nil, &forkFailure{stepFork, syscall.EAGAIN}
+	}
 	pid, exited, err := l.agent.reaper.start(l.program)
 	var failure *forkFailure
 	if errors.As(err, &failure) && failure.step == stepExec && failure.errno == syscall.ENOEXEC && executable("/bin/sh") {

@@ -39,6 +39,20 @@ func (l limits) processLimit() uint64 {
 	return uint64(l.pids - reservedForAgent)
 }
 
+// full tells whether one more process would take what is reserved for the agent's threads: RLIMIT_NPROC binds its
+// children, not itself. Where the count cannot be read the cgroup's own limit is all there is.
+func (l limits) full() bool {
+	if l.pids == 0 {
+		return false
+	}
+	for _, path := range []string{"/pids.current", "/pids/pids.current"} {
+		if count, err := strconv.ParseUint(strings.TrimSpace(readSmall(l.root+path)), 10, 64); err == nil {
+			return count >= l.processLimit()
+		}
+	}
+	return false
+}
+
 // memoryKills counts the processes killed because the sandbox's memory was used up; -1 where that cannot be known.
 func (l limits) memoryKills() int64 {
 	for _, path := range []string{"/memory.events", "/memory/memory.oom_control"} {

@@ -106,6 +106,7 @@ func (p *process) watch(exited <-chan exitStatus) {
 	if p.session != nil {
 		saved := p.session.finish(end.Signal == "" && end.Reason == "")
 		end.StateSaved = &saved
+		p.session = nil // its states are far larger than a log that waits for its reader
 	}
 	p.finish(end)
 }

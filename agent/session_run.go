@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"syscall"
 )
@@ -20,7 +21,7 @@ type sessionRun struct {
 	session  *session
 	start    shellState
 	nonce    string
-	parse    func(dump []byte, nonce string, former shellState) (shellState, bool)
+	parse    parser
 	gone     string // a temporary directory, stood in for the session's own that is not there
 	pump     *pump
 	moved    chan struct{}
@@ -66,11 +67,14 @@ func (l *launch) prepareSession() error {
 	return l.openState(run)
 }
 
+// parser reads what a shell saved; `former` is what it started from.
+type parser func(dump []byte, nonce string, former shellState) (shellState, bool)
+
 // dialect is how one kind of shell is given a state and gives it back.
 type dialect struct {
 	name, wrapper string
 	restore       func(base, state shellState, proven map[string]string, command, nonce, gone string) restoration
-	parse         func(dump []byte, nonce string, former shellState) (shellState, bool)
+	parse         parser
 	close         func(script []byte) []byte
 }
 
@@ -188,7 +192,7 @@ func (r *sessionRun) finish(clean bool) bool {
 	}
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	after, ok := r.parse(r.dump, r.nonce, r.start)
+	after, ok := survive(r.parse, r.dump, r.nonce, r.start)
 	if !ok {
 		return false
 	}
@@ -204,6 +208,17 @@ func (r *sessionRun) finish(clean bool) bool {
 		}
 	}
 	return r.sessions.merge(r.session, r.start.changes(after), proven)
+}
+
+// survive makes a bug in reading what a shell wrote cost that command's state, not the whole sandbox.
+func survive(parse parser, dump []byte, nonce string, former shellState) (state shellState, ok bool) {
+	defer func() {
+		if bug := recover(); bug != nil {
+			fmt.Fprintf(os.Stderr, "Cannot read a shell's state: %v\n%s", bug, debug.Stack())
+			state, ok = nil, false
+		}
+	}()
+	return parse(dump, nonce, former)
 }
 
 // abandon gives back what the run holds.

@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 )
 
@@ -93,20 +92,21 @@ func TestWhatACallBringsDoesNotEnterTheSession(t *testing.T) {
 func TestCommandsOfOneSessionRunAtTheSameTime(t *testing.T) {
 	a := startAgent(t)
 	a.say("default", "mkfifo one two three")
-	var group sync.WaitGroup
-	for _, text := range []string{
-		"A=1; D=first; cat one >/dev/null",
-		"B=1; cat two >/dev/null; cd /etc",
-		"cat three >/dev/null; C=1; D=last",
-	} {
-		text := text
-		group.Add(1)
-		go func() { defer group.Done(); a.run(inSession("default", text)) }()
+	commands := map[string]string{
+		"one":   "A=1; D=first; cat one >/dev/null",
+		"two":   "B=1; cat two >/dev/null; cd /etc",
+		"three": "cat three >/dev/null; C=1; D=last",
+	}
+	ended := map[string]chan struct{}{}
+	for name, text := range commands {
+		done, text := make(chan struct{}), text
+		ended[name] = done
+		go func() { a.run(inSession("default", text)); close(done) }()
 	}
 	for _, name := range []string{"two", "one", "three"} {
-		a.run(script("echo >" + a.workspace + "/" + name))
+		a.run(script("echo >" + a.workspace + "/" + name)) // waits until the command has opened it
+		<-ended[name]
 	}
-	group.Wait()
 	equal(t, "all of it", a.say("default", "echo $A$B$C $D; pwd"), "111 last\n/etc\n")
 }
 
@@ -147,4 +147,14 @@ func TestABrokenSessionFileIsAFreshSession(t *testing.T) {
 	a.call("GET", "/sessions", nil, &list)
 	equal(t, "sessions", len(list.Sessions), 1)
 	equal(t, "usable", a.say("default", "echo fine"), "fine\n")
+}
+
+func TestACommandThatChangesNothingWritesNothing(t *testing.T) {
+	a := startAgent(t)
+	a.say("default", "echo hi; ls / >/dev/null; (A=1)", func(s *processSpec) { s.Env["B"] = "\x01\n'\"$`\\é\xff" })
+	if _, err := os.Stat(filepath.Join(a.folder, "sessions", "default.json")); !os.IsNotExist(err) {
+		text, _ := os.ReadFile(filepath.Join(a.folder, "sessions", "default.json"))
+		saved, _ := parseSession(text)
+		t.Errorf("%v: %+v", err, saved.changes)
+	}
 }
