@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
-import { closeSync, constants, lstatSync, openSync, readSync } from "node:fs";
+import { constants, lstatSync, openSync } from "node:fs";
 import { mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { Socket } from "node:net";
 import { basename, join } from "node:path";
 import { SandboxError } from "../../protocol/errors.ts";
 import type { Cgroups } from "../linux/cgroup.ts";
@@ -48,6 +49,8 @@ export async function openRuntime({ command, root, cgroups }: RuntimeOptions): P
       refuseFalseDirectories(spec.root.path);
       const pidFile = join(bundleDir, "pid");
       await writeFile(join(bundleDir, "config.json"), JSON.stringify(spec), { mode: 0o600 });
+      // The runtime puts its process into groups about 10 ms after its start.
+      void cgroups.quickenMoves();
       await call(bundleDir, ["create", "--bundle", bundleDir, "--pid-file", pidFile, id], signal);
       const pid = Number(await readFile(pidFile, "utf8"));
       const process = identify(pid);
@@ -164,27 +167,22 @@ function lastWords(log: string): string {
  * blocks us and never looks ended.
  */
 async function openGate(fifo: string, process: ProcessId): Promise<void> {
-  const fd = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
+  const gate = new Socket({ fd: openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK), writable: false });
+  const watch = setInterval(() => {
+    if (stateOf(process) !== "alive") gate.destroy(new Error(`Cannot start process ${process.pid}: it has ended`));
+  }, deathCheckMs);
   try {
-    while (!readByte(fd)) {
-      if (stateOf(process) !== "alive") throw new Error(`Cannot start process ${process.pid}: it has ended`);
-      await new Promise((resolve) => setImmediate(resolve));
-    }
+    await new Promise((resolve, reject) => void gate.once("data", resolve).once("error", reject));
   } finally {
-    closeSync(fd);
+    clearInterval(watch);
+    gate.destroy();
   }
   // The runtime takes a run with its pipe for "created".
   await rm(fifo, { force: true });
 }
 
-function readByte(fd: number): boolean {
-  try {
-    return readSync(fd, Buffer.alloc(1)) === 1;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EAGAIN") return false;
-    throw error;
-  }
-}
+/** The byte itself comes as an event; that it will never come must be looked for. */
+const deathCheckMs = 20;
 
 /** Ends runtimes that a killed daemon left at work in `root`: they would go on and make what was just cleared. */
 async function endCreators(root: string): Promise<void> {
