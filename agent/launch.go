@@ -87,8 +87,6 @@ func checkSpec(spec *processSpec) error {
 		return bad("its id must be 1 to %d bytes without NUL", idLimitBytes)
 	case (len(spec.Command.Argv) > 0) == (spec.Command.Script != nil):
 		return bad("the command is either argv or a script")
-	case spec.Command.Session != nil && spec.Command.Script == nil:
-		return bad("only a script runs in a session")
 	case spec.Mode != "keep" && spec.Mode != "roll":
 		return bad("mode %q is neither keep nor roll", spec.Mode)
 	case spec.Stderr != "separate" && spec.Stderr != "merge":
@@ -246,6 +244,13 @@ func (l *launch) prepareArgv() error {
 	directory := l.spec.DefaultCwd
 	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return cwdError(directory, err)
+	}
+	if session := l.spec.Command.Session; session != nil {
+		current, err := l.agent.sessions.directory(*session)
+		if err != nil {
+			return err
+		}
+		directory = current
 	}
 	if l.spec.Cwd != nil {
 		directory = joinPath(directory, *l.spec.Cwd)

@@ -43,7 +43,11 @@ const EnvironmentChange = z.record(z.string(), z.string().nullable());
 
 /** What runs: a program with its arguments, or a text for a shell. */
 export const ProcessCommand = z.union([
-  z.object({ argv: z.array(z.string()).min(1) }),
+  z.object({
+    argv: z.array(z.string()).min(1),
+    /** The session in whose directory it starts; its variables and functions are a shell's and stay there. */
+    session: z.string().optional(),
+  }),
   z.object({
     script: z.string(),
     /** The session whose saved state it starts from and changes; absent: a fresh shell. */

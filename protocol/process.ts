@@ -26,7 +26,7 @@ export const ExecRequest = z
       .array(z.string().refine(noNul, noNulMessage("an argument")))
       .min(1)
       .optional(),
-    /** Session whose state a `command` starts from and changes, and whose directory relative paths start at. Null: none. */
+    /** Session whose state a `command` starts from and changes, and in whose directory an `argv` starts. Null: none. */
     session: ShortId.nullable().default("default"),
     cwd: SandboxPath.optional(),
     env: EnvVars.optional(),

@@ -6,8 +6,8 @@ export type Variables = Record<string, string | null | undefined>;
 /** The options of `exec` and `execStream`. */
 export type ExecOptions = {
   /**
-   * Where the command starts. Default and base of a relative one: the session's directory; for a file with arguments, which
-   * knows no session, "/workspace". FILE_NOT_FOUND if missing.
+   * Where the command starts. Default and base of a relative one: the session's directory; without a session "/workspace".
+   * FILE_NOT_FOUND if missing.
    */
   cwd?: string | undefined;
   /** Variables of this command only; undefined or null unsets one. */

@@ -5,7 +5,7 @@ import { randomId, type Scope } from "./scope.ts";
 export type GitCheckoutOptions = {
   /** Branch or tag. Default: the repository's own choice. */
   branch?: string | undefined;
-  /** Directory to clone into; a relative one starts at `/workspace`. Default `/workspace/<name of the repository>`. */
+  /** Directory to clone into; a relative one starts at the session's directory. Default `/workspace/<name of the repository>`. */
   targetDir?: string | undefined;
   /** Commits of history to bring; all by default. */
   depth?: number | undefined;

@@ -144,9 +144,8 @@ function endedWithRun(reason: string, endedAtMs: number): ProcessEnd {
 const ringBytes = 1024 * 1024;
 
 function toSpec(run: Run, request: ExecRequest): ProcessSpec {
-  const command = request.argv
-    ? { argv: request.argv }
-    : { script: request.command ?? "", ...(request.session !== null && { session: request.session }) };
+  const session = request.session === null ? {} : { session: request.session };
+  const command = request.argv ? { argv: request.argv, ...session } : { script: request.command ?? "", ...session };
   return {
     id: request.processId,
     command,

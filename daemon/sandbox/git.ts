@@ -73,7 +73,7 @@ async function* runGit(
 ): AsyncGenerator<string | ProcessEnd, void, undefined> {
   const spec: ProcessSpec = {
     id: body.processId,
-    command: { argv: ["git", ...args] },
+    command: { argv: ["git", ...args], session: body.session },
     env: environmentOf(run.record),
     callEnv: {
       LC_ALL: "C",
