@@ -29,7 +29,9 @@ try {
 
   process.exitCode = tested;
   say(tested === 0 ? "Passed." : `Failed with exit code ${tested}.`);
-  console.log('The sandbox keeps it all: "atoll exec first-steps -- ls -la project". To remove it: "atoll rm first-steps".');
+  console.log(
+    'The sandbox keeps it all: "atoll exec first-steps -- ls -la project". To remove it: "atoll rm first-steps".',
+  );
 } catch (error) {
   if (!SandboxError.is(error)) throw error;
   console.error([error.message, error.suggestion ?? ""].join("\n").trimEnd());
