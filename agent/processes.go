@@ -22,26 +22,39 @@ type processes struct {
 	endedKeep []*process // the oldest first
 	endedRoll []*process
 	forgotten map[string]struct{}
-	order     []string // of forgotten, the oldest first
+	order     []string          // of forgotten, the oldest first
+	attempts  map[string]string // of those known and remembered, where one was given
 	times     times
 }
 
 func newProcesses(times times) *processes {
 	return &processes{
-		byID: map[string]*process{}, starting: map[string]chan struct{}{}, forgotten: map[string]struct{}{}, times: times,
+		byID: map[string]*process{}, starting: map[string]chan struct{}{}, forgotten: map[string]struct{}{},
+		attempts: map[string]string{}, times: times,
 	}
 }
 
 // findOrStart gives the process of this id, or makes it by `start`. Callers with the same id share one start. What start
-// gives beside the process is its watch, begun when the table has it.
-func (t *processes) findOrStart(id string, start func() (*process, func(), error)) (*process, error) {
+// gives beside the process is its watch, begun when the table has it. An ended process of another attempt gives its id
+// away; one that runs does not.
+func (t *processes) findOrStart(id, attempt string, start func() (*process, func(), error)) (*process, error) {
 	t.mutex.Lock()
 	for {
+		another := attempt != "" && attempt != t.attempts[id]
 		if p := t.byID[id]; p != nil {
-			t.mutex.Unlock()
-			return p, nil
+			if !another {
+				t.mutex.Unlock()
+				return p, nil
+			}
+			select {
+			case <-p.done:
+				t.drop(p)
+			default:
+				t.mutex.Unlock()
+				return nil, refuse("RESOURCE_BUSY", "Cannot start process %q: another one with this id is running", id)
+			}
 		}
-		if _, was := t.forgotten[id]; was {
+		if _, was := t.forgotten[id]; was && !another {
 			t.mutex.Unlock()
 			return nil, refuse("PROCESS_NOT_FOUND", "Cannot attach to process %q: it has ended and its log is no longer kept", id)
 		}
@@ -67,8 +80,27 @@ func (t *processes) findOrStart(id string, start func() (*process, func(), error
 		return nil, err
 	}
 	t.byID[id] = p
+	t.remember(id, attempt)
 	go watch()
 	return p, nil
+}
+
+// remember makes the id that of a living process of this attempt. It needs the mutex.
+func (t *processes) remember(id, attempt string) {
+	if _, was := t.forgotten[id]; was {
+		delete(t.forgotten, id)
+		for i, one := range t.order {
+			if one == id {
+				t.order = append(t.order[:i], t.order[i+1:]...)
+				break
+			}
+		}
+	}
+	if attempt == "" {
+		delete(t.attempts, id)
+	} else {
+		t.attempts[id] = attempt
+	}
 }
 
 func (t *processes) find(id string) (*process, error) {
@@ -95,6 +127,9 @@ func (t *processes) ended(p *process) {
 	if !p.log.state().keep {
 		t.mutex.Lock()
 		defer t.mutex.Unlock()
+		if t.byID[p.id] != p {
+			return // dropped in the moment since its end
+		}
 		t.endedRoll = append(t.endedRoll, p)
 		for len(t.endedRoll) > endedRollLimit {
 			t.drop(t.endedRoll[0])
@@ -104,6 +139,9 @@ func (t *processes) ended(p *process) {
 	t.forgetAfter(p, t.times.keepUndelivered)
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
+	if t.byID[p.id] != p {
+		return
+	}
 	t.endedKeep = append(t.endedKeep, p)
 	held := int64(0)
 	for _, one := range t.endedKeep {
@@ -170,6 +208,7 @@ func (t *processes) drop(p *process) {
 	t.order = append(t.order, p.id)
 	if len(t.order) > rememberedIds {
 		delete(t.forgotten, t.order[0])
+		delete(t.attempts, t.order[0])
 		t.order = t.order[1:]
 	}
 }

@@ -19,7 +19,11 @@ func (a *agent) postProcess(w http.ResponseWriter, r *http.Request, _ []string) 
 	if err != nil {
 		return err
 	}
-	p, err := a.processes.findOrStart(spec.ID, func() (*process, func(), error) {
+	attempt := spec.Attempt
+	if after > 0 {
+		attempt = "" // who has read of a process means that one
+	}
+	p, err := a.processes.findOrStart(spec.ID, attempt, func() (*process, func(), error) {
 		if after > 0 {
 			return nil, nil, refuse("PROCESS_NOT_FOUND", "Cannot read process %q from %d: there is no such process", spec.ID, after)
 		}
@@ -31,9 +35,11 @@ func (a *agent) postProcess(w http.ResponseWriter, r *http.Request, _ []string) 
 	if err := beyond(p, after); err != nil {
 		return err
 	}
-	reader := p.attach(after)
-	defer p.detach(reader)
-	f := follower{process: p, writer: w, position: after, foreground: reader, wait: true}
+	f := follower{process: p, writer: w, position: after, wait: true}
+	if spec.Mode == "keep" { // a ring waits for nobody: it may have many readers
+		f.foreground = p.attach(after)
+		defer p.detach(f.foreground)
+	}
 	if f.run(r.Context().Done(), a.times.heartbeat) {
 		a.processes.delivered(p)
 	}

@@ -22,6 +22,7 @@ type sessionRun struct {
 	start    shellState
 	nonce    string
 	parse    parser
+	discard  bool   // its state is not saved
 	gone     string // a temporary directory, stood in for the session's own that is not there
 	pump     *pump
 	moved    chan struct{}
@@ -46,10 +47,13 @@ func (l *launch) prepareSession() error {
 	if err != nil {
 		return err
 	}
-	if l.spec.TimeoutMs == 0 {
+	// What runs in the background may go on for weeks: the limit is for commands somebody waits for, and what it leaves
+	// behind at some late moment must not change the session.
+	background := l.spec.Mode == "roll"
+	if l.spec.TimeoutMs == 0 && !background {
 		l.spec.TimeoutMs = found.commandTimeoutMs
 	}
-	run := &sessionRun{sessions: l.agent.sessions, session: found, nonce: newNonce(), parse: dialect.parse, moved: make(chan struct{}, 1)}
+	run := &sessionRun{sessions: l.agent.sessions, session: found, nonce: newNonce(), parse: dialect.parse, discard: background, moved: make(chan struct{}, 1)}
 	l.process.session = run
 	proven := run.begin(base, l)
 	directory, err := l.sessionDirectory(run)
@@ -187,7 +191,7 @@ func (r *sessionRun) finish(clean bool) bool {
 		}
 		<-r.moved
 	}
-	if !clean {
+	if !clean || r.discard {
 		return false
 	}
 	r.mutex.Lock()

@@ -28,6 +28,7 @@ type processCommand struct {
 
 type processSpec struct {
 	ID         string             `json:"id"`
+	Attempt    string             `json:"attempt,omitempty"`
 	Command    processCommand     `json:"command"`
 	Env        map[string]string  `json:"env"`
 	CallEnv    map[string]*string `json:"callEnv,omitempty"`

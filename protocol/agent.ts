@@ -59,6 +59,11 @@ export type ProcessCommand = z.infer<typeof ProcessCommand>;
 export const ProcessSpec = z.object({
   /** Chosen by the caller, unique in the run: asking again with the same id attaches to the same process. */
   id: z.string(),
+  /**
+   * Tells one start of this id from another: an ended process of another attempt is forgotten and this one starts; while it
+   * runs, another attempt is RESOURCE_BUSY. Absent: attaches to whatever has the id.
+   */
+  attempt: z.string().max(64).optional(),
   command: ProcessCommand,
   /** The environment of every process of this sandbox. The agent adds HOME USER LOGNAME SHELL of `user` where absent. */
   env: Environment,
