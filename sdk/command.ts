@@ -39,7 +39,7 @@ export async function* runCommand(
   }
   const process = { sandbox: scope.sandbox, process: randomId() };
   const giveUp = new AbortController();
-  const input = new AbortController();
+  let input: AbortController | undefined;
   let started = false;
   let inputError: { error: unknown } | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -58,6 +58,7 @@ export async function* runCommand(
     clearTimeout(timer);
     if (signal?.aborted) stop("aborted");
     if (options.stdin === undefined || isInline(options.stdin)) return;
+    input = new AbortController();
     try {
       await writeInput(scope, process, options.stdin, input.signal);
     } catch (error) {
@@ -84,7 +85,7 @@ export async function* runCommand(
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", onAbort);
-    if (started) input.abort();
+    input?.abort();
   }
 }
 

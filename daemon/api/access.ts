@@ -6,28 +6,32 @@ import { SandboxError } from "../../protocol/errors.ts";
 /** Who may use the API: tokens, of which only hashes are kept. */
 export class Tokens {
   readonly #db: DatabaseSync;
+  /** By name; asked with every request, and nobody else writes the table. */
+  readonly #hashes: Map<string, Uint8Array>;
 
   constructor(db: DatabaseSync) {
     this.#db = db;
+    const rows = db.prepare("SELECT name, hash FROM tokens").all();
+    this.#hashes = new Map(rows.map((row) => [String(row["name"]), row["hash"] as Uint8Array]));
   }
 
   /** Makes `token` the one of this name; the former one of the name opens nothing any more. */
   set(name: string, token: string): void {
+    const hashed = hash(token);
     this.#db.exec("BEGIN IMMEDIATE");
     this.#db.prepare("DELETE FROM tokens WHERE name = ?").run(name);
     this.#db
       .prepare("INSERT OR REPLACE INTO tokens (hash, name, created) VALUES (?, ?, ?)")
-      .run(hash(token), name, Date.now());
+      .run(hashed, name, Date.now());
     this.#db.exec("COMMIT");
+    this.#hashes.set(name, hashed);
   }
 
   /** Compares with every token, in a time that does not depend on which, if any, it is. */
   opens(token: string): boolean {
     const given = hash(token);
     let found = false;
-    for (const row of this.#db.prepare("SELECT hash FROM tokens").all()) {
-      if (timingSafeEqual(given, row["hash"] as Uint8Array)) found = true;
-    }
+    for (const known of this.#hashes.values()) if (timingSafeEqual(given, known)) found = true;
     return found;
   }
 }

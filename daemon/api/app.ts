@@ -77,7 +77,9 @@ export function makeApp(options: AppOptions): Hono<Env> {
   async function answer(context: Context<Env>, name: VerbName, verb: VerbShape): Promise<Response> {
     const request = context.req.raw;
     const gone = new AbortController();
-    const signal = AbortSignal.any([request.signal, gone.signal]);
+    const { signal } = gone;
+    // not AbortSignal.any: its bookkeeping is felt in every call
+    request.signal.addEventListener("abort", () => gone.abort(request.signal.reason), { once: true });
     let hold: Disposable | undefined;
     const done = (complete: boolean) => {
       hold?.[Symbol.dispose]();

@@ -1,4 +1,4 @@
-import { createServer, type RequestListener, type Server } from "node:http";
+import { createServer, type RequestListener, type Server, type ServerResponse } from "node:http";
 import { chmod, rm } from "node:fs/promises";
 
 export type Listening = AsyncDisposable & { port: number };
@@ -40,9 +40,18 @@ export async function listenUnix(listener: RequestListener, path: string): Promi
 function makeServer(listener: RequestListener): Server {
   const server = createServer(
     { headersTimeout: headersLimitMs, requestTimeout: 0, keepAliveTimeout: 65_000, noDelay: true },
-    listener,
+    (request, response) => {
+      joinHeaders(response);
+      return listener(request, response);
+    },
   );
   return server;
+}
+
+/** Headers that are to leave at once wait for the end of this turn: a first event that is there leaves with them. */
+function joinHeaders(response: ServerResponse): void {
+  const flush = response.flushHeaders.bind(response);
+  response.flushHeaders = () => void setImmediate(() => response.writableEnded || flush());
 }
 
 function listen(server: Server, where: { host: string; port: number } | { path: string }): Promise<Server> {
