@@ -4,14 +4,20 @@ import { z } from "zod";
 import { SandboxError } from "../../protocol/errors.ts";
 import { connectAgent, unreachable } from "./connect.ts";
 
-/** Longest JSON answer that is read: a list of a few thousand processes. More is a lie. */
-const jsonLimitBytes = 8 * 1024 * 1024;
+/** Longest JSON answer that is read where the call says nothing else: a file's paths are 4 KiB each, escaped at worst sixfold. */
+const jsonLimitBytes = 1024 * 1024;
+
+/** Deeper than anything that an agent says; a parser needs 60 bytes for each bracket that is open. */
+const nestingLimit = 64;
 
 /** An agent answers in well under a millisecond; a sandbox out of CPU may need seconds. After this it counts as hung. */
 const answerLimitMs = 30_000;
 
 /** Ended quickly, so that idle connections do not outlive a run by much; each costs both sides a few kilobytes. */
 const idleConnectionMs = 5_000;
+
+/** What an agent answers when it does what it was asked. Others that HTTP has, such as 204, would be a lie with a body or without. */
+const successes: ReadonlySet<number> = new Set([200, 201, 202, 206]);
 
 export type LinkRequest = {
   method?: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
@@ -21,8 +27,10 @@ export type LinkRequest = {
   body?: AsyncIterable<Uint8Array>;
   headers?: Record<string, string>;
   signal?: AbortSignal | undefined;
-  /** How long the agent may take to begin its answer; false where the answer waits for something. */
+  /** How long the agent may take to begin its answer, and to end a JSON one; false where its beginning waits for something. */
   answerWithinMs?: number | false;
+  /** Longest JSON answer that is read; more is a lie. Default 1 MiB. */
+  jsonLimitBytes?: number;
 };
 
 /**
@@ -42,15 +50,18 @@ export class Link {
   /** One JSON answer, parsed by `schema`. */
   async call<T>(schema: z.ZodType<T>, path: string, options: LinkRequest = {}): Promise<T> {
     const response = await this.open(path, options);
-    return parseAnswer(schema, await readText(response, jsonLimitBytes));
+    return parseAnswer(
+      schema,
+      await readText(response, options.jsonLimitBytes ?? jsonLimitBytes, options.answerWithinMs || answerLimitMs),
+    );
   }
 
   /** The answer's bytes as they come; a refusal throws. The caller reads the stream or destroys it. */
   async open(path: string, options: LinkRequest = {}): Promise<IncomingMessage> {
     const response = await this.#send(path, options);
     const status = response.statusCode ?? 0;
-    if (status >= 200 && status < 300) return response;
-    throw refusal(status, await readText(response, 64 * 1024));
+    if (successes.has(status)) return response;
+    throw refusal(status, await readText(response, 64 * 1024, options.answerWithinMs || answerLimitMs));
   }
 
   #send(path: string, options: LinkRequest): Promise<IncomingMessage> {
@@ -95,6 +106,13 @@ export class Link {
         settle();
         resolve(response);
       });
+      // An agent sends neither; one that is none could send them for ever.
+      outgoing.on("information", () => outgoing.destroy(unreachable("it announces an answer without giving it")));
+      outgoing.on("upgrade", (_response, socket) => {
+        settle();
+        socket.destroy();
+        reject(unreachable("it changes the protocol"));
+      });
       if (options.body) sendBody(outgoing, options.body);
       else outgoing.end(body);
     });
@@ -123,9 +141,10 @@ function queryText(query: LinkRequest["query"]): string {
   return entries.length === 0 ? "" : `?${new URLSearchParams(entries)}`;
 }
 
-async function readText(response: IncomingMessage, limitBytes: number): Promise<string> {
+async function readText(response: IncomingMessage, limitBytes: number, limitMs: number): Promise<string> {
   const chunks: Buffer[] = [];
   let size = 0;
+  const timer = setTimeout(() => response.destroy(unreachable(`its answer has no end after ${limitMs} ms`)), limitMs);
   try {
     for await (const chunk of response as AsyncIterable<Buffer>) {
       size += chunk.length;
@@ -134,6 +153,8 @@ async function readText(response: IncomingMessage, limitBytes: number): Promise<
     }
   } catch (error) {
     throw SandboxError.is(error) ? error : unreachable("its answer was cut off", error);
+  } finally {
+    clearTimeout(timer);
   }
   return Buffer.concat(chunks).toString("utf8");
 }
@@ -141,6 +162,7 @@ async function readText(response: IncomingMessage, limitBytes: number): Promise<
 /** Parses what an agent sent. Throws AGENT_UNREACHABLE, because an agent that talks nonsense is none. */
 export function parseAnswer<T>(schema: z.ZodType<T>, text: string): T {
   let value: unknown;
+  if (nestsTooDeep(text)) throw unreachable(`its answer is nested deeper than ${nestingLimit}`);
   try {
     value = JSON.parse(text);
   } catch (error) {
@@ -149,6 +171,21 @@ export function parseAnswer<T>(schema: z.ZodType<T>, text: string): T {
   const parsed = schema.safeParse(value);
   if (!parsed.success) throw unreachable(`its answer makes no sense: ${z.prettifyError(parsed.error)}`);
   return parsed.data;
+}
+
+/** Read by hand: an expression that skips strings takes quadratic time over what is no JSON. */
+function nestsTooDeep(text: string): boolean {
+  let depth = 0;
+  let quoted = false;
+  for (let at = 0; at < text.length; at++) {
+    const char = text[at];
+    if (char === '"') quoted = !quoted;
+    else if (quoted) at += char === "\\" ? 1 : 0;
+    else if (char === "[" || char === "{") depth += 1;
+    else if (char === "]" || char === "}") depth -= 1;
+    if (depth > nestingLimit) return true;
+  }
+  return false;
 }
 
 /** A refusal in the agent's words, cut to a sane length: they reach logs and users. */

@@ -24,7 +24,7 @@ export async function* readLog(response: IncomingMessage, before: number): Async
   const read = <T>(schema: { parse: (value: unknown) => T }, payload: Uint8Array) =>
     parseAnswer(schema as never, decoder.decode(payload)) as T;
   try {
-    for await (const frame of decodeFrames(response.iterator({ destroyOnReturn: false }))) {
+    for await (const frame of decodeFrames(unlessSilent(response))) {
       switch (frame.kind) {
         case frameKinds.stdout:
         case frameKinds.stderr: {
@@ -60,6 +60,19 @@ export async function* readLog(response: IncomingMessage, before: number): Async
   } finally {
     if (ended) release(response);
     else response.destroy();
+  }
+}
+
+/** A log that is waited for beats every 10 s; three missed beats and it counts as lost. What the caller does meanwhile is not silence. */
+const silenceLimitMs = 35_000;
+
+async function* unlessSilent(response: IncomingMessage): AsyncGenerator<Uint8Array, void, undefined> {
+  const chunks = response.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]();
+  for (;;) {
+    const timer = setTimeout(() => response.destroy(unreachable("its log fell silent")), silenceLimitMs);
+    const { done, value } = await chunks.next().finally(() => clearTimeout(timer));
+    if (done) return;
+    yield value as Uint8Array;
   }
 }
 

@@ -20,6 +20,9 @@ type Verb =
   | "stopProcess"
   | "signalAll";
 
+/** A few thousand processes, each with the beginning of its command. */
+const listLimitBytes = 8 * 1024 * 1024;
+
 /** Everything about processes: one primitive in the agent, one event type on the wire. */
 export const processVerbs: ServeTable<Verb> = {
   async exec(run, { body }, call) {
@@ -31,7 +34,8 @@ export const processVerbs: ServeTable<Verb> = {
 
   async listProcesses(run) {
     if (!run) return { processes: [] };
-    const { processes } = await run.link.call(AgentProcesses, "/processes");
+    const options = { jsonLimitBytes: listLimitBytes };
+    const { processes } = await run.link.call(AgentProcesses, "/processes", options);
     return { processes: processes.map((process) => toInfo(run, process)).filter((process) => process.background) };
   },
 

@@ -6,6 +6,7 @@ import type { EventOutput } from "../../protocol/verbs.ts";
 import { unreachable } from "../link/connect.ts";
 import { parseAnswer } from "../link/link.ts";
 import type { BytesAnswer, ServeTable } from "./call.ts";
+import { isoTime } from "./iso-time.ts";
 import type { Run } from "./run.ts";
 
 type Verb =
@@ -128,11 +129,15 @@ async function* inParts(
 
 async function* lines(chunks: AsyncIterable<string>): AsyncGenerator<string, void, undefined> {
   let rest = "";
-  for await (const chunk of chunks) {
-    const parts = (rest + chunk).split("\n");
-    rest = parts.pop() ?? "";
-    if (rest.length > lineLimitChars) throw unreachable("a line of its listing has no end");
-    yield* parts;
+  try {
+    for await (const chunk of chunks) {
+      const parts = (rest + chunk).split("\n");
+      rest = parts.pop() ?? "";
+      if (rest.length > lineLimitChars) throw unreachable("a line of its listing has no end");
+      yield* parts;
+    }
+  } catch (error) {
+    throw SandboxError.is(error) ? error : unreachable("its listing was cut off", error);
   }
 }
 
@@ -152,12 +157,6 @@ function toInfo(file: AgentFile): FileInfo {
     },
     ...(file.target !== undefined && { target: file.target }),
   };
-}
-
-/** Any 64-bit time can stand in an inode; JavaScript's dates end earlier. */
-function isoTime(ms: number): string {
-  const limit = 8.64e15;
-  return new Date(Math.max(-limit, Math.min(limit, ms))).toISOString();
 }
 
 /** Permission bits as ls prints them. */

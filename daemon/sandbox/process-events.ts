@@ -1,6 +1,7 @@
 import type { ProcessEnd } from "../../protocol/agent.ts";
 import type { ExecEnd, ProcessEvent } from "../../protocol/process.ts";
 import type { LogEntry } from "../link/log.ts";
+import { isoTime } from "./iso-time.ts";
 
 /** An event and the id behind it: run number and log offset, so that a handle of an older run is known as such. */
 export type NumberedEvent = { id: string; event: ProcessEvent };
@@ -34,7 +35,7 @@ export async function* toEvents(
     switch (entry.type) {
       case "started": {
         const { pid, startedAtMs } = entry.started;
-        const timestamp = new Date(startedAtMs).toISOString();
+        const timestamp = isoTime(startedAtMs);
         yield numbered(entry.after, { type: "start", timestamp, pid, processId: about.processId, ...session });
         break;
       }
@@ -52,7 +53,7 @@ export async function* toEvents(
         break;
       case "ended": {
         const result = execEnd(entry.end, session);
-        const timestamp = new Date(entry.end.endedAtMs).toISOString();
+        const timestamp = isoTime(entry.end.endedAtMs);
         yield numbered(entry.after, { type: "complete", timestamp, exitCode: result.exitCode, result });
         break;
       }
