@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from "node:fs";
-import { access, mkdir, mkdtemp, readFile, rename, rm, stat, statfs } from "node:fs/promises";
+import { access, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, statfs } from "node:fs/promises";
 import { freemem, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { openCgroups } from "../linux/cgroup.ts";
@@ -149,7 +149,9 @@ export function checkOverlay(dataDir: string): Promise<Check> {
     "Put the data directory on btrfs, ext4 or xfs; load the overlay module (modprobe overlay)",
     async () => {
       await using undo = new AsyncDisposableStack();
-      const directory = await mkdtemp(join(await nearest(dataDir), ".atoll-doctor-"));
+      const parent = await nearest(dataDir);
+      await clearKilled(parent);
+      const directory = await mkdtemp(join(parent, `${trialPrefix}${process.pid}-`));
       undo.defer(() => rm(directory, { recursive: true, force: true }));
       const [lower, upper, work, target] = ["lower", "upper", "work", "target"].map((name) =>
         join(directory, name),
@@ -159,9 +161,22 @@ export function checkOverlay(dataDir: string): Promise<Check> {
       undo.defer(async () => void (await unmount(target, AbortSignal.timeout(10_000))));
       // Works only with redirect_dir: what users meet as "cannot move a directory".
       await rename(join(target, "before"), join(target, "after"));
-      return yes(`mounted and used below ${dirname(directory)}`);
+      return yes(`mounted and used below ${parent}`);
     },
   );
+}
+
+/** Followed by the pid of who tries. */
+const trialPrefix = ".atoll-doctor-";
+
+/** What a killed process left of its trial: the mount would stay until the host restarts. */
+async function clearKilled(parent: string): Promise<void> {
+  for (const name of await readdir(parent)) {
+    const pid = name.startsWith(trialPrefix) ? name.slice(trialPrefix.length).split("-")[0] : undefined;
+    if (pid === undefined || (await stat(`/proc/${pid}`).catch(() => undefined))) continue; // still at it
+    await unmount(join(parent, name, "target"), AbortSignal.timeout(10_000));
+    await rm(join(parent, name), { recursive: true, force: true });
+  }
 }
 
 export function checkBtrfs(): Promise<Check> {
