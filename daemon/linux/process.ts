@@ -25,6 +25,15 @@ export function stateOf(process: ProcessId): ProcessState {
   return stat.state === "Z" || stat.state === "X" ? "zombie" : "alive";
 }
 
+/** How long a process of this boot has lived, milliseconds, by the kernel's clock: nobody sets that one. */
+export function ageMs({ startTime }: ProcessId): number {
+  const uptimeMs = Number(readFileSync("/proc/uptime", "latin1").split(" ")[0]) * 1_000;
+  return Math.max(0, uptimeMs - startTime * tickMs);
+}
+
+/** USER_HZ is 100 on every architecture that Node runs on. */
+const tickMs = 10;
+
 /**
  * Ends a process with SIGKILL and waits until it is a zombie or gone; with the PID 1 of a pid namespace everybody in it has
  * ended by then. Nothing is sent to another process that got the pid. Rejects with the signal's reason when that comes first.

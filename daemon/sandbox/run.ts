@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { AgentProcess, type ProcessEnd } from "../../protocol/agent.ts";
 import { SandboxError } from "../../protocol/errors.ts";
-import { stateOf } from "../linux/process.ts";
+import { ageMs, stateOf } from "../linux/process.ts";
 import { readEvents } from "../link/events.ts";
 import type { Link } from "../link/link.ts";
 import { type Slot, slotAt } from "../network/slot.ts";
@@ -32,7 +32,10 @@ export class Run {
     this.row = started.row;
     this.link = started.link;
     this.#onLost = onLost;
-    this.activity = new Activity(() => machines.cgroups.cpuNs(this.group), Date.now() - started.row.began);
+    this.activity = new Activity(
+      () => machines.cgroups.cpuNs(this.group),
+      started.row.process && ageMs(started.row.process),
+    );
     void this.#follow();
   }
 
