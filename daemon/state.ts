@@ -1,8 +1,6 @@
 import { chmodSync, mkdirSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
-
-/** Version of the tables; a database of a later one is refused, an earlier one is brought up step by step. */
-const stateVersion = 1;
+import { SandboxError } from "../protocol/errors.ts";
 
 /**
  * Opens `<dataDir>/state.db`. WAL with synchronous NORMAL: a transaction that has returned survives the end of the daemon
@@ -14,20 +12,36 @@ export function openState(dataDir: string): DatabaseSync {
   const path = `${dataDir}/state.db`;
   const db = new DatabaseSync(path, { timeout: 5_000 });
   chmodSync(path, 0o600);
-  db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;");
-  migrate(db, path);
-  return db;
+  try {
+    db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;");
+    migrate(db, path);
+    return db;
+  } catch (cause) {
+    db.close();
+    if (!isBroken(cause)) throw cause;
+    throw new SandboxError("INTERNAL_ERROR", `Cannot open "${path}": ${cause.message}`, {
+      cause,
+      suggestion: "Put a copy of it back that is whole; nothing was changed, the disks are all there",
+    });
+  }
+}
+
+/** SQLITE_CORRUPT and SQLITE_NOTADB. */
+function isBroken(error: unknown): error is Error & { errcode: number } {
+  return error instanceof Error && "errcode" in error && (error.errcode === 11 || error.errcode === 26);
 }
 
 function migrate(db: DatabaseSync, path: string): void {
   const { user_version: version } = db.prepare("PRAGMA user_version").get() as { user_version: number };
+  const stateVersion = steps.length;
   if (version > stateVersion) {
     throw new Error(
       `Cannot open "${path}": it was written by a later version of Atoll (${version}, this one knows ${stateVersion})`,
     );
   }
-  if (version === stateVersion) return;
-  db.exec(`BEGIN; ${firstTables} PRAGMA user_version = ${stateVersion}; COMMIT;`);
+  for (const [index, step] of steps.entries()) {
+    if (index >= version) db.exec(`BEGIN; ${step} PRAGMA user_version = ${index + 1}; COMMIT;`);
+  }
 }
 
 const firstTables = `
@@ -74,3 +88,18 @@ const firstTables = `
   -- SHA-256 of each token that opens the API.
   CREATE TABLE tokens (hash BLOB PRIMARY KEY, name TEXT NOT NULL, created INTEGER NOT NULL) STRICT;
 `;
+
+const serviceTable = `
+  -- Processes that are started again at every wake. "request" is what was asked for, "run" the last run that started it.
+  CREATE TABLE services (
+    sandbox_key TEXT NOT NULL REFERENCES sandboxes (key) ON DELETE CASCADE,
+    id TEXT NOT NULL,
+    restart TEXT NOT NULL CHECK (restart IN ('wake', 'on-failure')),
+    request TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    PRIMARY KEY (sandbox_key, id)
+  ) STRICT;
+`;
+
+/** Each brings the tables from the version that is its place to the next. What one has made is never changed in it again. */
+const steps = [firstTables, serviceTable];
