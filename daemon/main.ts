@@ -1,7 +1,7 @@
 import { getRequestListener } from "@hono/node-server";
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { readFile, chmod, mkdir, rm } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import packageJson from "../package.json" with { type: "json" };
@@ -26,6 +26,7 @@ import { groupsOf, type Machines } from "./sandbox/machines.ts";
 import { Records } from "./sandbox/record.ts";
 import { recover } from "./sandbox/recover.ts";
 import { Sandboxes } from "./sandbox/sandboxes.ts";
+import { ServiceTable } from "./sandbox/service-table.ts";
 import { openState } from "./state.ts";
 import { openDisks } from "./storage/disks.ts";
 import { openImages } from "./storage/images.ts";
@@ -49,6 +50,7 @@ export async function serve(config: Config, log: Log = openLog(config.logLevel))
   await using opened = new AsyncDisposableStack();
   await makeDirectories(config);
   opened.use(await lockDataDirectory(config.dataDir));
+  await removeUnfinished(config);
   requireHost(await examineHost(config));
   for (const { name, before, after } of raiseHostBudgets()) log.info({ name, before, after }, "raised a kernel budget");
   await raiseOwnLimits();
@@ -155,6 +157,13 @@ async function makeDirectories({ dataDir, runDir }: Config): Promise<void> {
   for (const dir of ["/run/atoll", runDir, dataDir]) {
     await mkdir(dir, { recursive: true, mode: 0o711 });
     await chmod(dir, 0o711);
+  }
+}
+
+/** Files that a killed daemon was writing. Nobody else writes here while we have the lock. */
+async function removeUnfinished({ dataDir, runDir }: Config): Promise<void> {
+  for (const dir of [dataDir, runDir]) {
+    for (const name of await readdir(dir)) if (/\.(tmp|new)$/.test(name)) await rm(`${dir}/${name}`, { force: true });
   }
 }
 
