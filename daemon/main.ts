@@ -26,7 +26,6 @@ import { groupsOf, type Machines } from "./sandbox/machines.ts";
 import { Records } from "./sandbox/record.ts";
 import { recover } from "./sandbox/recover.ts";
 import { Sandboxes } from "./sandbox/sandboxes.ts";
-import { ServiceTable } from "./sandbox/service-table.ts";
 import { openState } from "./state.ts";
 import { openDisks } from "./storage/disks.ts";
 import { openImages } from "./storage/images.ts";
