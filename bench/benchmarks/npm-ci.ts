@@ -11,7 +11,7 @@ const rounds = 5;
 export const npmCi: Benchmark = {
   name: "npm",
   about:
-    "`npm ci` of 190 packages by the image's npm, inside through the gateway against on the host; cold: npm's cache is empty, the registry's proxies are as they are; warm: the cache is full; node_modules is never there before",
+    "`npm ci` of 150 packages by the image's npm, inside through the gateway against on the host; cold: npm's cache is empty, the registry's proxies are as they are; warm: the cache is full; node_modules is never there before",
   async measure({ box, rootDir }) {
     await using cleanup = new AsyncDisposableStack();
     const dir = await mkdtemp(join(tmpdir(), "atoll-bench-npm-"));
