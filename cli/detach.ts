@@ -48,8 +48,8 @@ export async function startDetached(config: Config, values: Readonly<Record<stri
   function failure(words: string, how: string): Error {
     const told = words.split("\n").findLast((line) => line.startsWith('{"error":'));
     if (told) return SandboxError.from((JSON.parse(told) as { error: unknown }).error);
-    const last = words.trim().split("\n").slice(-5).join("\n");
-    return new SandboxError("INTERNAL_ERROR", `Cannot start the daemon: it ended (${how}). ${last}`, {
+    const last = words.split("\n").findLast((line) => /^(atoll: )?\w*(Error|Cannot)\b/.test(line)) ?? "it said nothing";
+    return new SandboxError("INTERNAL_ERROR", `Cannot start the daemon: ${how}: ${last.replace("atoll: ", "")}`, {
       suggestion: `Its log is ${logFile}`,
     });
   }

@@ -1,7 +1,7 @@
 import { SandboxError } from "../protocol/errors.ts";
 import { configOf, findDaemon } from "./daemon.ts";
 import { startDetached } from "./detach.ts";
-import { bold, dim, print, printJson } from "./output.ts";
+import { bold, print, printJson } from "./output.ts";
 import type { Run } from "./table.ts";
 import { UsageError } from "./args.ts";
 
@@ -37,18 +37,20 @@ export const run: Run<"up"> = async ({ values }) => {
     // A log that catches our output must not hold the token.
     const secret = process.stdout.isTTY ? token : `in ${connectionFile}`;
     const isDefault = connectionFile === "/run/atoll/connection.json";
-    print(`${bold("Atoll is up.")}
-
-  URL     ${url}
-  Token   ${secret}
-  Data    ${dataDir}
-  Process ${pid}
-
-Programs of root on this machine find it by themselves${isDefault ? "" : ` with ATOLL_DATA_DIR=${dataDir} (atoll run sets it up)`}.
-Others need its address and the token:
-
-  ${dim(`export ATOLL_URL=${url} ATOLL_TOKEN=${process.stdout.isTTY ? token : "..."}`)}
-
-${values.detach ? `Its log is ${dataDir}/daemon.log. ` : ""}Sandboxes sleep and the daemon ends with: atoll down${isDefault ? "" : ` --data-dir ${dataDir}`}`);
+    const byDirectory = isDefault ? "" : ` --data-dir ${dataDir}`;
+    const words = [
+      bold("Atoll is up."),
+      "",
+      `  URL      ${url}`,
+      `  Token    ${secret}`,
+      `  Data     ${dataDir}`,
+      `  Process  ${pid}`,
+      ...(values.detach ? [`  Log      ${dataDir}/daemon.log`] : []),
+      "",
+      `Run a program against it:  atoll run${byDirectory} examples/first.ts`,
+      `From elsewhere:            export ATOLL_URL=${url} ATOLL_TOKEN=${process.stdout.isTTY ? token : "..."}`,
+      `End it, and all sleeps:    atoll down${byDirectory}`,
+    ];
+    print(words.join("\n"));
   }
 };

@@ -33,7 +33,7 @@ const mayImport: Record<string, readonly string[]> = {
   ],
   "daemon/config.ts": ["protocol"],
   "daemon/log.ts": [],
-  "daemon/state.ts": [],
+  "daemon/state.ts": ["protocol"],
   "daemon/main.ts": ["protocol", "daemon", "package.json"],
   bench: ["protocol", "sdk", "daemon", "test/support"],
 };
