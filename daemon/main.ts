@@ -26,6 +26,7 @@ import { groupsOf, type Machines } from "./sandbox/machines.ts";
 import { Records } from "./sandbox/record.ts";
 import { recover } from "./sandbox/recover.ts";
 import { Sandboxes } from "./sandbox/sandboxes.ts";
+import { ServiceTable } from "./sandbox/service-table.ts";
 import { openState } from "./state.ts";
 import { openDisks } from "./storage/disks.ts";
 import { openImages } from "./storage/images.ts";
@@ -57,7 +58,8 @@ export async function serve(config: Config, log: Log = openLog(config.logLevel))
   const db = openState(config.dataDir);
   opened.defer(() => db.close());
   const journal = opened.adopt(new Journal(db), (it) => it.flush());
-  const machines = await openMachines(config, log, new Records(db), journal, opened);
+  const rows = { records: new Records(db), services: new ServiceTable(db), journal };
+  const machines = await openMachines(config, log, rows, opened);
   const sandboxes = new Sandboxes(machines);
   await recover(machines, sandboxes);
   opened.defer(() => sandboxes.leave());
@@ -106,8 +108,7 @@ export async function serve(config: Config, log: Log = openLog(config.logLevel))
 async function openMachines(
   config: Config,
   log: Log,
-  records: Records,
-  journal: Journal,
+  rows: Pick<Machines, "records" | "services" | "journal">,
   opened: AsyncDisposableStack,
 ): Promise<Machines> {
   const cgroups = openCgroups();
@@ -117,8 +118,7 @@ async function openMachines(
   return {
     config,
     log,
-    records,
-    journal,
+    ...rows,
     cgroups,
     images: await openImages(storeDir, { uidBase, ...(extraCaFile && { extraCaFile }) }),
     disks: await openDisks({ dataDir, uidBase }),

@@ -15,7 +15,17 @@ import {
 import { BuildEvent, Check, Health, ImageInfo, ImageName } from "./machine.ts";
 import { SandboxId, ShortId } from "./names.ts";
 import { EnvVars, SandboxConfig } from "./options.ts";
-import { ExecRequest, ProcessEvent, ProcessInfo, SignalBody, StopBody } from "./process.ts";
+import {
+  ExecRequest,
+  FollowQuery,
+  PortEvent,
+  ProcessEvent,
+  ProcessInfo,
+  SignalAllBody,
+  SignalBody,
+  StopBody,
+  WaitForPortQuery,
+} from "./process.ts";
 import { ConnectionInfo, ListQuery, SandboxInfo, SandboxSettings } from "./sandbox.ts";
 
 /**
@@ -209,9 +219,27 @@ export const verbs = {
     path: "/v1/sandboxes/:sandbox/processes/:process/events",
     needs: "running",
     params: ofProcess,
-    query: inRun.extend({ follow: z.enum(["true", "false"]).default("true") }),
+    query: FollowQuery,
     output: { events: ProcessEvent },
-    summary: "A process's events from Last-Event-ID on; follow=false ends at what is there",
+    summary: "A process's events from Last-Event-ID or `after` on; follow=false ends at what is there",
+  },
+  waitForPort: {
+    method: "GET",
+    path: "/v1/sandboxes/:sandbox/processes/:process/wait-for-port",
+    needs: "running",
+    params: ofProcess,
+    query: WaitForPortQuery,
+    output: { events: PortEvent },
+    summary: "Wait until a port is ready, or the process ends",
+  },
+  cleanProcesses: {
+    method: "DELETE",
+    path: "/v1/sandboxes/:sandbox/processes",
+    needs: "running",
+    params: ofSandbox,
+    query: none,
+    output: { json: z.object({ removed: z.number().int() }) },
+    summary: "Forget ended background processes and their logs",
   },
   writeStdin: {
     method: "PUT",
@@ -249,9 +277,9 @@ export const verbs = {
     needs: "running",
     params: ofSandbox,
     query: none,
-    body: SignalBody,
+    body: SignalAllBody,
     output: { json: z.object({ signalled: z.number().int() }) },
-    summary: "Send a signal to every process of the sandbox",
+    summary: "Send a signal to every process of the sandbox, or to every background one",
   },
 
   createSession: {

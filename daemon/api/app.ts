@@ -34,7 +34,7 @@ type Env = { Variables: { requestId: string } };
 export function makeApp(options: AppOptions): Hono<Env> {
   const { machines, sandboxes, tokens, names, host } = options;
   const serve: ServeTable<VerbName> = {
-    ...processVerbs,
+    ...processVerbs(machines),
     ...fileVerbs,
     ...sessionVerbs,
     ...gitVerbs,
@@ -91,6 +91,7 @@ export function makeApp(options: AppOptions): Hono<Env> {
       hold = target?.hold;
       const call: Call = {
         signal,
+        letGo: () => target?.hold[Symbol.dispose](),
         lastEventId: context.req.header("last-event-id"),
         range: context.req.header("range"),
         ifRange: context.req.header("if-range"),

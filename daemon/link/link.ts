@@ -1,4 +1,5 @@
 import { Agent, request, type ClientRequest, type IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
 import { Readable } from "node:stream";
 import { z } from "zod";
 import { SandboxError } from "../../protocol/errors.ts";
@@ -61,7 +62,12 @@ export class Link {
     const response = await this.#send(path, options);
     const status = response.statusCode ?? 0;
     if (successes.has(status)) return response;
-    throw refusal(status, await readText(response, 64 * 1024, options.answerWithinMs || answerLimitMs));
+    throw await readRefusal(response, options.answerWithinMs || answerLimitMs);
+  }
+
+  /** A connection of its own, for what does not stay HTTP. */
+  connect(): Socket {
+    return connectAgent(this.#linkDir);
   }
 
   #send(path: string, options: LinkRequest): Promise<IncomingMessage> {
@@ -186,6 +192,11 @@ function nestsTooDeep(text: string): boolean {
     if (depth > nestingLimit) return true;
   }
   return false;
+}
+
+/** Why an agent did not do what it was asked. */
+export async function readRefusal(response: IncomingMessage, limitMs = answerLimitMs): Promise<SandboxError> {
+  return refusal(response.statusCode ?? 0, await readText(response, 64 * 1024, limitMs));
 }
 
 /** A refusal in the agent's words, cut to a sane length: they reach logs and users. */

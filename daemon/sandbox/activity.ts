@@ -1,6 +1,12 @@
 /** Below this share of one processor a sandbox is idle: an idle dev server with its watchers stays under it, a build never. */
 const idleCpuShare = 0.02;
 
+/** In less time than this the few milliseconds that anything costs would look like a busy processor. */
+const shortestLookMs = 100;
+
+/** What starting and reaping a process costs its parents, which nobody tells as the process's own. */
+const startCostMs = 20;
+
 /** Whether a run is used. All times are monotonic, in milliseconds: the wall clock may jump. */
 export class Activity {
   readonly #cpuNs: () => number | undefined;
@@ -8,6 +14,8 @@ export class Activity {
   #lastUsedMs = performance.now();
   #lastLook: { atMs: number; cpuNs: number } | undefined;
   readonly #beganMs: number;
+  #uncounted = 0;
+  #discountNs = 0;
 
   /** `cpuNs`: processor time of the run so far, undefined when it cannot be read. `ageMs`: of the run, for one taken over. */
   constructor(cpuNs: () => number | undefined, ageMs = 0) {
@@ -42,15 +50,42 @@ export class Activity {
     this.#lastUsedMs = performance.now();
   }
 
+  /**
+   * From now on, for at most `limitMs`, processor time is not taken for use: something fails again and again, and that
+   * must not keep the run from sleeping. Who calls what is returned tells how much of it, in milliseconds, was for nothing;
+   * the rest of that time is judged by the next look.
+   */
+  uncount(limitMs: number): (cpuMs: number) => void {
+    this.#judge(performance.now());
+    this.#uncounted++;
+    let open = true;
+    const end = (cpuMs: number) => {
+      if (!open) return;
+      open = false;
+      clearTimeout(timer);
+      this.#uncounted--;
+      this.#discountNs += (Math.max(0, cpuMs) + startCostMs) * 1e6;
+    };
+    const timer = setTimeout(() => end(0), limitMs).unref();
+    return end;
+  }
+
   /** How long the run has been idle. Called now and then: the processor time between two calls counts as use. */
   idleMs(nowMs = performance.now()): number {
+    this.#judge(nowMs);
+    return this.held ? 0 : nowMs - this.#lastUsedMs;
+  }
+
+  /** Whether the processor time since the last look was use. */
+  #judge(nowMs: number): void {
+    if (this.#uncounted > 0) return;
     const cpuNs = this.#cpuNs();
     const last = this.#lastLook;
-    if (cpuNs !== undefined) {
-      this.#lastLook = { atMs: nowMs, cpuNs };
-      const share = last && nowMs > last.atMs ? (cpuNs - last.cpuNs) / 1e6 / (nowMs - last.atMs) : 0;
-      if (share > idleCpuShare) this.#lastUsedMs = nowMs;
-    }
-    return this.held ? 0 : nowMs - this.#lastUsedMs;
+    if (cpuNs === undefined || (last && nowMs - last.atMs < shortestLookMs)) return;
+    this.#lastLook = { atMs: nowMs, cpuNs };
+    const usedNs = last ? cpuNs - last.cpuNs - this.#discountNs : 0;
+    const share = last ? usedNs / 1e6 / (nowMs - last.atMs) : 0;
+    this.#discountNs = 0;
+    if (share > idleCpuShare) this.#lastUsedMs = nowMs;
   }
 }

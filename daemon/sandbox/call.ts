@@ -6,6 +6,8 @@ import type { Run } from "./run.ts";
 export type Call = {
   /** Aborts when the caller has gone. */
   signal: AbortSignal;
+  /** The call may be open for days: from now on the run is used only while something flows (Activity.touch). */
+  letGo(): void;
   /** Id of the last event the caller has seen: an event stream goes on behind it. */
   lastEventId?: string | undefined;
   /** The Range header of a download, and the If-Range that makes a resumed one safe. */

@@ -2,83 +2,181 @@ import type { IncomingMessage } from "node:http";
 import { z } from "zod";
 import { AgentProcess, type ProcessEnd, type ProcessSpec, SignalResult } from "../../protocol/agent.ts";
 import { SandboxError } from "../../protocol/errors.ts";
-import type { ExecRequest, ProcessInfo } from "../../protocol/process.ts";
+import type { ExecRequest } from "../../protocol/process.ts";
 import { type LogEntry, readLog } from "../link/log.ts";
 import type { Call, ServeTable } from "./call.ts";
-import { environmentOf } from "./environment.ts";
-import { workspace } from "./paths.ts";
-import { type NumberedEvent, parseEventId, toEvents } from "./process-events.ts";
-import { AgentProcesses, type Run } from "./run.ts";
+import type { Machines } from "./machines.ts";
+import { waitForPort } from "./port-wait.ts";
+import { lifeOf, type NumberedEvent, parseEventId, type Place, toEvents } from "./process-events.ts";
+import { isBackground, toInfo, toInfoOfFailed } from "./process-info.ts";
+import { toSpec } from "./process-spec.ts";
+import type { Run } from "./run.ts";
+import { isEnding } from "./service.ts";
 
 type Verb =
   | "exec"
   | "listProcesses"
   | "getProcess"
   | "followProcess"
+  | "waitForPort"
+  | "cleanProcesses"
   | "writeStdin"
   | "signalProcess"
   | "stopProcess"
   | "signalAll";
 
-/** A few thousand processes, each with the beginning of its command. */
-const listLimitBytes = 8 * 1024 * 1024;
-
 /** Everything about processes: one primitive in the agent, one event type on the wire. */
-export const processVerbs: ServeTable<Verb> = {
-  async exec(run, { body }, call) {
-    const after = resumeAt(run, call);
-    const log = await openProcess(run, toSpec(run, body), after, call.signal);
-    const about = { run: run.number, processId: body.processId, sessionId: sessionOf(body) };
-    return toEvents(log, about);
-  },
+export function processVerbs(machines: Machines): ServeTable<Verb> {
+  return {
+    async exec(run, { body }, call) {
+      const { processId, background } = body;
+      const about = { run: run.number, processId, sessionId: sessionOf(body), background };
+      if (background) return touching(run, toEvents(await openInBackground(run, body, call), about));
+      const after = resumeAt(run, call)?.offset ?? 0;
+      return toEvents(await openProcess(run, toSpec(run.record, body), after, call.signal), about);
+    },
 
-  async listProcesses(run) {
-    if (!run) return { processes: [] };
-    const options = { jsonLimitBytes: listLimitBytes };
-    const { processes } = await run.link.call(AgentProcesses, "/processes", options);
-    return { processes: processes.map((process) => toInfo(run, process)).filter((process) => process.background) };
-  },
+    async listProcesses(run) {
+      if (!run) return { processes: [] };
+      await run.services.begun();
+      const known = (await run.listProcesses()).filter(isBackground).map((process) => toInfo(run, process));
+      const ids = new Set(known.map(({ id }) => id));
+      const failed = run.services.list().flatMap(({ id }) => (ids.has(id) ? [] : (toInfoOfFailed(run, id) ?? [])));
+      return { processes: [...known, ...failed] };
+    },
 
-  async getProcess(run, { params, query }) {
-    const live = requireRun(run, params.process, query.run);
-    return toInfo(live, await live.link.call(AgentProcess, path(params.process)));
-  },
+    async getProcess(run, { params, query }) {
+      const live = await reach(run, params.process, query.run);
+      return (await findProcess(live, params.process)) ?? requireInfo(live, params.process);
+    },
 
-  async followProcess(run, { params, query }, call) {
-    const live = requireRun(run, params.process, query.run);
-    const after = resumeAt(live, call);
-    const follow = query.follow === "true";
-    const log = await followProcess(live, params.process, after, follow, call.signal);
-    return toEvents(log, { run: live.number, processId: params.process });
-  },
+    async followProcess(run, { params: { process }, query }, call) {
+      const live = await reach(run, process, query.run);
+      call.letGo();
+      const place = resumeAt(live, call);
+      if (place) await requireLife(live, process, place);
+      const quiet = query.output === "false";
+      const after = place?.offset ?? (quiet ? (await describe(live, process)).offset : query.after);
+      const log = await followProcess(live, process, after, query.follow === "true", call.signal);
+      const about = { run: live.number, processId: process, background: true };
+      return touching(live, toEvents(quiet ? withoutOutput(log) : log, about));
+    },
 
-  async writeStdin(run, { params, query, body }, call) {
-    const live = requireRun(run, params.process, query.run);
-    await live.link.call(z.object({}), `${path(params.process)}/stdin`, {
-      method: "PUT",
-      query: { end: query.end === "true" },
-      body,
-      signal: call.signal,
-      answerWithinMs: false, // it waits until the program reads
+    async waitForPort(run, { params: { process }, query }, call) {
+      const live = await reach(run, process, query.run);
+      return waitForPort(live, process, query, call.signal);
+    },
+
+    async cleanProcesses(run) {
+      if (!run) return { removed: 0 };
+      const ended = (await run.listProcesses()).filter((process) => isBackground(process) && process.end);
+      const own = ended.filter(({ id }) => run.services.restartOf(id) === undefined);
+      const removals = own.map(({ id }) => run.link.call(z.object({}), path(id), { method: "DELETE" }));
+      const outcomes = await Promise.allSettled(removals);
+      return { removed: outcomes.filter(({ status }) => status === "fulfilled").length };
+    },
+
+    async writeStdin(run, { params, query, body }, call) {
+      const live = await reach(run, params.process, query.run);
+      await live.link.call(z.object({}), `${path(params.process)}/stdin`, {
+        method: "PUT",
+        query: { end: query.end === "true" },
+        body,
+        signal: call.signal,
+        answerWithinMs: false, // it waits until the program reads
+      });
+      return {};
+    },
+
+    async signalProcess(run, { params, query, body }) {
+      const ending = isEnding(body.signal);
+      if (!run && ending && query.run === undefined && forgetAsleep(params)) return { signalled: 0 };
+      const live = await reach(run, params.process, query.run);
+      const wasService = live.services.restartOf(params.process) !== undefined;
+      if (ending) live.services.forget(params.process);
+      try {
+        const json = { signal: body.signal };
+        return await live.link.call(SignalResult, `${path(params.process)}/signal`, { method: "POST", json });
+      } catch (error) {
+        if (wasService && SandboxError.is(error, "PROCESS_NOT_FOUND")) return { signalled: 0 }; // it was to be started
+        throw error;
+      }
+    },
+
+    async stopProcess(run, { params, query, body }) {
+      if (!run && query.run === undefined && forgetAsleep(params)) return {};
+      const live = await reach(run, params.process, query.run);
+      const wasService = live.services.restartOf(params.process) !== undefined;
+      live.services.forget(params.process);
+      try {
+        return await live.link.call(z.object({}), `${path(params.process)}/stop`, { method: "POST", json: body });
+      } catch (error) {
+        if (wasService && SandboxError.is(error, "PROCESS_NOT_FOUND")) return {};
+        throw error;
+      }
+    },
+
+    async signalAll(run, { params, body: { signal, background } }) {
+      if (!run) {
+        if (isEnding(signal)) forgetAllAsleep(params.sandbox);
+        return { signalled: 0 };
+      }
+      await run.services.begun();
+      if (isEnding(signal)) run.services.forgetAll();
+      const json = { signal };
+      if (!background) return run.link.call(SignalResult, "/signal", { method: "POST", json });
+      const running = (await run.listProcesses()).filter((process) => isBackground(process) && !process.end);
+      const signals = running.map(({ id }) =>
+        run.link.call(SignalResult, `${path(id)}/signal`, { method: "POST", json }),
+      );
+      const outcomes = await Promise.allSettled(signals); // one that has just ended is none that could be signalled
+      return { signalled: outcomes.filter((one) => one.status === "fulfilled" && one.value.signalled > 0).length };
+    },
+  };
+
+  /** Whether a service of a sandbox that sleeps was ended: it will not be there at the next wake. */
+  function forgetAsleep({ sandbox, process }: { sandbox: string; process: string }): boolean {
+    const record = machines.records.find(sandbox);
+    return record !== undefined && machines.services.remove(record.key, process);
+  }
+
+  function forgetAllAsleep(sandbox: string): void {
+    const record = machines.records.find(sandbox);
+    if (record) machines.services.removeAll(record.key);
+  }
+}
+
+/** A background process, started or attached to; from now on it is the service that the request makes of it, or none. */
+async function openInBackground(run: Run, request: ExecRequest, call: Call): Promise<AsyncGenerator<LogEntry>> {
+  call.letGo();
+  await run.services.begun();
+  const { processId: id } = request;
+  const place = resumeAt(run, call);
+  if (place) {
+    await requireLife(run, id, place);
+    return followProcess(run, id, place.offset, true, call.signal);
+  }
+  const spec = toSpec(run.record, request);
+  const log = await openAttempt(run, spec, call.signal);
+  run.services.adopt(request);
+  return log;
+}
+
+/** A process that runs already is attached to where it is the same start; another one keeps its id. */
+async function openAttempt(run: Run, spec: ProcessSpec, signal: AbortSignal): Promise<AsyncGenerator<LogEntry>> {
+  try {
+    return await openProcess(run, spec, 0, signal);
+  } catch (error) {
+    if (!SandboxError.is(error, "RESOURCE_BUSY")) throw error;
+    const { note } = await describe(run, spec.id);
+    if (note?.["start"] === spec.note?.["start"]) return openProcess(run, { ...spec, attempt: undefined }, 0, signal);
+    throw new SandboxError("RESOURCE_BUSY", error.message, {
+      details: { processId: spec.id },
+      suggestion: "Kill it first, or choose another process id",
+      cause: error,
     });
-    return {};
-  },
-
-  async signalProcess(run, { params, query, body }) {
-    const live = requireRun(run, params.process, query.run);
-    return live.link.call(SignalResult, `${path(params.process)}/signal`, { method: "POST", json: body });
-  },
-
-  async stopProcess(run, { params, query, body }) {
-    const live = requireRun(run, params.process, query.run);
-    return live.link.call(z.object({}), `${path(params.process)}/stop`, { method: "POST", json: body });
-  },
-
-  async signalAll(run, { body }) {
-    if (!run) return { signalled: 0 };
-    return run.link.call(SignalResult, "/signal", { method: "POST", json: body });
-  },
-};
+  }
+}
 
 /** Starts a process, or attaches to the one with this id, and gives its log from `after` on. */
 export async function openProcess(
@@ -92,7 +190,13 @@ export async function openProcess(
   return readOn(run, spec.id, response, after, signal);
 }
 
-async function followProcess(run: Run, id: string, after: number, follow: boolean, signal: AbortSignal) {
+async function followProcess(
+  run: Run,
+  id: string,
+  after: number,
+  follow: boolean,
+  signal: AbortSignal,
+): Promise<AsyncGenerator<LogEntry>> {
   const response = await run.link.open(`${path(id)}/log`, { query: { after, follow }, signal });
   return follow ? readOn(run, id, response, after, signal) : readLog(response, after);
 }
@@ -144,31 +248,16 @@ function endedWithRun(reason: string, endedAtMs: number): ProcessEnd {
   };
 }
 
-/** Most that a background process's log keeps; what users know from `startProcess`. */
-const ringBytes = 1024 * 1024;
-
-function toSpec(run: Run, request: ExecRequest): ProcessSpec {
-  const session = request.session === null ? {} : { session: request.session };
-  const command = request.argv ? { argv: request.argv, ...session } : { script: request.command ?? "", ...session };
-  return {
-    id: request.processId,
-    command,
-    env: environmentOf(run.record),
-    ...(request.env && { callEnv: request.env }),
-    ...(request.cwd !== undefined && { cwd: request.cwd }),
-    defaultCwd: workspace,
-    ...(request.user !== undefined && { user: request.user }),
-    stdin: request.stdin,
-    stderr: request.stderr,
-    ...(request.background ? { mode: "roll" as const, ringBytes } : { mode: "keep" as const }),
-    ...(request.timeoutMs !== undefined && { timeoutMs: request.timeoutMs }),
-    note: { command: shorten(request.command ?? request.argv?.join(" ") ?? ""), background: request.background },
-  };
+/** Where the log of a process is read by somebody for days, the run is used only when something comes. */
+async function* touching(run: Run, events: AsyncIterable<NumberedEvent>): AsyncGenerator<NumberedEvent> {
+  for await (const event of events) {
+    run.activity.touch();
+    yield event;
+  }
 }
 
-/** What lists and the journal show of a command; the whole text may be megabytes. */
-function shorten(command: string): string {
-  return command.length <= 1_000 ? command : `${command.slice(0, 999)}…`;
+async function* withoutOutput(log: AsyncIterable<LogEntry>): AsyncGenerator<LogEntry> {
+  for await (const entry of log) if (entry.type === "started" || entry.type === "ended") yield entry;
 }
 
 function sessionOf(request: ExecRequest): string | undefined {
@@ -176,58 +265,69 @@ function sessionOf(request: ExecRequest): string | undefined {
 }
 
 /** Where to go on behind the last event seen. An event of another run means that the process went with that run. */
-function resumeAt(run: Run, call: Call): number {
-  if (call.lastEventId === undefined || call.lastEventId === "") return 0;
+function resumeAt(run: Run, call: Call): Place | undefined {
+  if (call.lastEventId === undefined || call.lastEventId === "") return undefined;
   const seen = parseEventId(call.lastEventId);
   if (!seen) throw new SandboxError("VALIDATION_FAILED", `Cannot resume at "${call.lastEventId}": it is no event id`);
-  if (seen.run === run.number) return seen.offset;
+  if (seen.run === run.number) return seen;
   throw new SandboxError("OPERATION_INTERRUPTED", "Cannot resume the command: the sandbox stopped while it ran", {
     details: { run: seen.run, currentRun: run.number },
     suggestion: "Run the command again",
   });
 }
 
-function requireRun(run: Run | undefined, process: string, wanted: number | undefined): Run {
+/** The id may belong to another process by now, whose log is another one. */
+async function requireLife(run: Run, id: string, { life }: Place): Promise<void> {
+  if (life === undefined || lifeOf((await describe(run, id)).startedAtMs) === life) return;
+  throw new SandboxError("OPERATION_INTERRUPTED", `Cannot read on: process "${id}" ended and was started again`, {
+    suggestion: "Read its log from the beginning",
+  });
+}
+
+/** The run that a handle means, once its services have been started: one of them may be meant. */
+async function reach(run: Run | undefined, process: string, wanted: number | undefined): Promise<Run> {
+  if (wanted !== undefined && wanted !== run?.number) {
+    throw new SandboxError(
+      "STALE_HANDLE",
+      `Cannot reach process "${process}": it belongs to run ${wanted} of the sandbox, which has ended`,
+      {
+        details: { run: wanted, ...(run && { currentRun: run.number }) },
+        suggestion: "Start the process again and use the new handle",
+      },
+    );
+  }
   if (!run) {
     throw new SandboxError(
       "PROCESS_NOT_FOUND",
       `Cannot find process "${process}": the sandbox is asleep, no process runs`,
     );
   }
-  if (wanted === undefined || wanted === run.number) return run;
+  await run.services.begun();
+  return run;
+}
+
+async function findProcess(run: Run, id: string) {
+  try {
+    return toInfo(run, await describe(run, id));
+  } catch (error) {
+    if (SandboxError.is(error, "PROCESS_NOT_FOUND")) return undefined;
+    throw error;
+  }
+}
+
+function requireInfo(run: Run, id: string) {
+  const info = toInfoOfFailed(run, id);
+  if (info) return info;
   throw new SandboxError(
-    "STALE_HANDLE",
-    `Cannot reach process "${process}": it belongs to run ${wanted} of the sandbox, which has ended`,
-    {
-      details: { run: wanted, currentRun: run.number },
-      suggestion: "Start the process again and use the new handle",
-    },
+    "PROCESS_NOT_FOUND",
+    `Cannot find process "${id}": there is none, or it has ended and is no longer kept`,
   );
+}
+
+function describe(run: Run, id: string): Promise<AgentProcess> {
+  return run.link.call(AgentProcess, path(id));
 }
 
 function path(process: string): string {
   return `/processes/${encodeURIComponent(process)}`;
 }
-
-function toInfo(run: Run, process: AgentProcess): ProcessInfo {
-  const { command, background } = process.note ?? {};
-  return {
-    id: process.id,
-    pid: process.pid,
-    command: typeof command === "string" ? command : "",
-    background: background === true,
-    status: statusOf(process.end),
-    startTime: process.startedAtMs,
-    ...(process.end && { endTime: process.end.endedAtMs, exitCode: process.end.exitCode }),
-    ...(process.end?.signal !== undefined && { signal: process.end.signal }),
-    run: run.number,
-  };
-}
-
-function statusOf(end: ProcessEnd | undefined): ProcessInfo["status"] {
-  if (!end) return "running";
-  if (end.signal !== undefined || end.reason !== undefined) return "killed";
-  return end.exitCode === 0 ? "completed" : "failed";
-}
-
-export type { NumberedEvent };

@@ -9,12 +9,14 @@ import type { Disks } from "../storage/disks.ts";
 import type { Images } from "../storage/images.ts";
 import type { Journal } from "./journal.ts";
 import type { Records } from "./record.ts";
+import type { ServiceTable } from "./service-table.ts";
 
 /** What this folder joins; made once by main. */
 export type Machines = {
   config: Config;
   log: Log;
   records: Records;
+  services: ServiceTable;
   journal: Journal;
   images: Images;
   disks: Disks;

@@ -13,7 +13,7 @@ async function eventsOf(pieces: Piece[]): Promise<NumberedEvent[]> {
     const end = { exitCode: 0, endedAtMs: 0, durationMs: 1, cpuTimeMs: 1, background: false };
     yield { type: "ended", end, after };
   }
-  return Array.fromAsync(toEvents(log(), { run: 7, processId: "p" }));
+  return Array.fromAsync(toEvents(log(), { run: 7, processId: "p", background: false }));
 }
 
 function bytesOf(events: NumberedEvent[], stream: "stdout" | "stderr"): Buffer {
@@ -43,6 +43,22 @@ test("text that is cut inside a character arrives whole, with ids behind what wa
     ["7-5", "€B"],
     ["7-5", "complete"],
   ]);
+});
+
+test("a log that stops without an end is caught up, before a character that has only begun", async () => {
+  async function* log(): AsyncGenerator<LogEntry> {
+    yield { type: "started", started: { id: "p", pid: 1, startedAtMs: 12.5 }, after: 0 };
+    yield { type: "output", stream: "stdout", bytes: Buffer.from([65, 0xe2, 0x82]), after: 3 };
+  }
+  const events = await Array.fromAsync(toEvents(log(), { run: 7, processId: "p", background: true }));
+  assert.deepEqual(
+    events.map(({ id, event }) => [id, event.type]),
+    [
+      ["7-0-12", "start"],
+      ["7-1-12", "stdout"],
+      ["7-1-12", "caught-up"],
+    ],
+  );
 });
 
 test("bytes that are no UTF-8 travel exactly, beside a readable text", async () => {
@@ -92,8 +108,13 @@ test("any bytes, cut anywhere, arrive exactly on their stream, and ids never go 
   );
 });
 
-test("an event id names run and offset, and nothing else is one", () => {
-  assert.deepEqual(parseEventId(eventId(3, 1024)), { run: 3, offset: 1024 });
-  for (const id of ["", "3", "3-", "-1", "a-1", "3-1-2", "3-1.5", "9".repeat(30)])
+test("an event id names run, offset and perhaps a life, and nothing else is one", () => {
+  for (const place of [
+    { run: 3, offset: 1024 },
+    { run: 3, offset: 1024, life: 7 },
+  ]) {
+    assert.deepEqual(parseEventId(eventId(place)), place);
+  }
+  for (const id of ["", "3", "3-", "-1", "a-1", "3-1-2-3", "3-1-", "3-1.5", "9".repeat(30)])
     assert.equal(parseEventId(id), undefined);
 });

@@ -3,18 +3,31 @@ import type { ExecEnd, ProcessEvent } from "../../protocol/process.ts";
 import type { LogEntry } from "../link/log.ts";
 import { isoTime } from "./iso-time.ts";
 
-/** An event and the id behind it: run number and log offset, so that a handle of an older run is known as such. */
+/** An event and the id behind it. */
 export type NumberedEvent = { id: string; event: ProcessEvent };
 
-export function eventId(run: number, offset: number): string {
-  return `${run}-${offset}`;
+/** How far somebody has read: the run, the log's offset, and in the background which life of the process it was. */
+export type Place = { run: number; offset: number; life?: number };
+
+export function eventId({ run, offset, life }: Place): string {
+  return life === undefined ? `${run}-${offset}` : `${run}-${offset}-${life}`;
 }
 
-/** The run and offset of an event id; undefined when it is none. */
-export function parseEventId(id: string): { run: number; offset: number } | undefined {
-  const match = /^(\d{1,15})-(\d{1,15})$/.exec(id);
-  return match ? { run: Number(match[1]), offset: Number(match[2]) } : undefined;
+/** The place that an event id names; undefined when it is none. */
+export function parseEventId(id: string): Place | undefined {
+  const match = /^(\d{1,15})-(\d{1,15})(?:-(\d{1,15}))?$/.exec(id);
+  if (!match) return undefined;
+  const [, run, offset, life] = match;
+  return { run: Number(run), offset: Number(offset), ...(life !== undefined && { life: Number(life) }) };
 }
+
+/** Tells a process from one that got its id later. An agent may say any number. */
+export function lifeOf(startedAtMs: number): number {
+  return Math.abs(Math.trunc(startedAtMs)) % 1e15 || 0;
+}
+
+/** What the events of one process have in common. */
+export type About = { run: number; processId: string; sessionId?: string | undefined; background: boolean };
 
 /**
  * A process's log as public events. Text is cut at UTF-8 borders: an unfinished character waits for its rest; what is no
@@ -22,21 +35,29 @@ export function parseEventId(id: string): { run: number; offset: number } | unde
  */
 export async function* toEvents(
   log: AsyncIterable<LogEntry>,
-  about: { run: number; processId: string; sessionId?: string | undefined },
+  about: About,
 ): AsyncGenerator<NumberedEvent, void, undefined> {
   let held: { stream: "stdout" | "stderr"; bytes: Uint8Array; after: number } | undefined;
-  const numbered = (after: number, event: ProcessEvent): NumberedEvent => ({ id: eventId(about.run, after), event });
+  const { run } = about;
+  let life: Pick<Place, "life"> = {};
+  let at = 0;
+  const numbered = (offset: number, event: ProcessEvent): NumberedEvent => ({
+    id: eventId({ run, offset, ...life }),
+    event,
+  });
   const session = about.sessionId === undefined ? {} : { sessionId: about.sessionId };
   for await (const entry of log) {
     if (held && !(entry.type === "output" && entry.stream === held.stream)) {
       yield numbered(held.after, outputEvent(held.stream, held.bytes));
       held = undefined;
     }
+    at = entry.after;
     switch (entry.type) {
       case "started": {
         const { pid, startedAtMs } = entry.started;
         const timestamp = isoTime(startedAtMs);
-        yield numbered(entry.after, { type: "start", timestamp, pid, processId: about.processId, ...session });
+        if (about.background) life = { life: lifeOf(startedAtMs) };
+        yield numbered(entry.after, { type: "start", timestamp, pid, processId: about.processId, run, ...session });
         break;
       }
       case "output": {
@@ -55,10 +76,12 @@ export async function* toEvents(
         const result = execEnd(entry.end, session);
         const timestamp = isoTime(entry.end.endedAtMs);
         yield numbered(entry.after, { type: "complete", timestamp, exitCode: result.exitCode, result });
-        break;
+        return;
       }
     }
   }
+  const offset = held ? held.after - held.bytes.length : at; // what is begun is read whole the next time
+  yield numbered(offset, { type: "caught-up", timestamp: now(), offset });
 }
 
 export function execEnd(end: ProcessEnd, session: { sessionId?: string }): ExecEnd {

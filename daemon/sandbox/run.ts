@@ -8,17 +8,22 @@ import { type Slot, slotAt } from "../network/slot.ts";
 import { Activity } from "./activity.ts";
 import { groupOf, type Machines } from "./machines.ts";
 import type { RunEnd, RunRecord, SandboxRecord } from "./record.ts";
+import { Services } from "./service.ts";
 
 /** Commands whose end has not been journalled yet; an agent that invents processes must not fill our memory. */
 const notedLimit = 10_000;
 
-export const AgentProcesses = z.object({ processes: z.array(AgentProcess) });
+const AgentProcesses = z.object({ processes: z.array(AgentProcess) });
+
+/** A few thousand processes, each with the beginning of its command. */
+const listLimitBytes = 8 * 1024 * 1024;
 
 /** A live run: what verbs act on. It follows the agent's events, and tells `onLost` when the run turns out to be dead. */
 export class Run {
   readonly row: RunRecord;
   readonly link: Link;
   readonly activity: Activity;
+  readonly services: Services;
   /** Set when this daemon ends the run: what its processes die of is then "stopped". */
   stopping = false;
   readonly #machines: Machines;
@@ -36,13 +41,19 @@ export class Run {
       () => machines.cgroups.cpuNs(this.group),
       started.row.process && ageMs(started.row.process),
     );
+    this.services = new Services(this, machines.services, machines.log);
     void this.#follow();
   }
 
   /** Asks the agent of a run that was taken over what runs, so that the ends of those commands are journalled too. */
   async recallCommands(): Promise<void> {
-    const { processes } = await this.link.call(AgentProcesses, "/processes");
-    for (const { id, note, end } of processes) if (!end) this.noteCommand(id, note);
+    for (const { id, note, end } of await this.listProcesses()) if (!end) this.noteCommand(id, note);
+  }
+
+  /** What the agent knows: those that run, and ended ones whose log is still there. */
+  async listProcesses(): Promise<AgentProcess[]> {
+    const options = { jsonLimitBytes: listLimitBytes };
+    return (await this.link.call(AgentProcesses, "/processes", options)).processes;
   }
 
   get number(): number {
@@ -89,6 +100,7 @@ export class Run {
   /** The run is over and everything given back: whoever waits for it learns how it ended. */
   close(end: RunEnd): void {
     this.#closed.abort();
+    this.services.close();
     this.link.close();
     this.#ended.resolve(end);
   }
@@ -96,6 +108,7 @@ export class Run {
   /** Ends our side only: the run goes on without this daemon. */
   leave(): void {
     this.#closed.abort();
+    this.services.close();
     this.link.close();
   }
 
@@ -103,9 +116,13 @@ export class Run {
     const { signal } = this.#closed;
     for (let waitMs = 10; !signal.aborted; waitMs = Math.min(waitMs * 2, 5_000)) {
       try {
+        let heard = false;
         for await (const event of readEvents(this.link, signal)) {
           waitMs = 10;
-          if (event.type === "processEnded") this.#journalEnd(event.id, event.end);
+          if (event.type === "processEnded") this.#processEnded(event.id, event.end);
+          if (heard) continue;
+          heard = true;
+          this.#lookAtServices();
         }
       } catch (error) {
         if (signal.aborted) return;
@@ -115,6 +132,19 @@ export class Run {
       if (!this.isAlive()) return this.#onLost(this);
       await new Promise((resolve) => setTimeout(resolve, waitMs));
     }
+  }
+
+  /** What happened while nobody listened is not told again: it is looked at. */
+  #lookAtServices(): void {
+    this.services.look().catch((error: Error) => {
+      if (this.#closed.signal.aborted) return;
+      this.#machines.log.warn({ run: this.row.id, error: error.message }, "cannot look after a sandbox's services");
+    });
+  }
+
+  #processEnded(id: string, end: ProcessEnd): void {
+    this.#journalEnd(id, end);
+    if (!this.stopping) this.services.ended(id, end);
   }
 
   /** Only what we have started: an agent that invents processes must not fill the journal. */

@@ -1,0 +1,45 @@
+import { request } from "node:http";
+import type { Duplex } from "node:stream";
+import { unreachable } from "./connect.ts";
+import { type Link, readRefusal } from "./link.ts";
+
+/** How long an agent may take to connect; it gives up itself after 5 s. */
+const dialLimitMs = 10_000;
+
+/**
+ * A connection to a port of the sandbox, also where only its loopback listens: the bytes of what was dialled, with half-close.
+ * Throws what the agent refuses, SERVICE_NOT_RESPONDING where nobody listens, or AGENT_UNREACHABLE.
+ */
+export function dial(link: Link, port: number, signal: AbortSignal): Promise<Duplex> {
+  return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
+    const outgoing = request({
+      createConnection: () => link.connect(),
+      path: `/dial?port=${port}`,
+      headers: { connection: "Upgrade", upgrade: "atoll-tcp" },
+      maxHeaderSize: 8 * 1024,
+    });
+    const timer = setTimeout(() => outgoing.destroy(unreachable(`no answer in ${dialLimitMs} ms`)), dialLimitMs);
+    const onAbort = () => outgoing.destroy(unreachable("the caller has gone"));
+    signal.addEventListener("abort", onAbort, { once: true });
+    const settle = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", onAbort);
+    };
+    outgoing.on("upgrade", (_, socket, head) => {
+      settle();
+      if (head.length > 0) socket.unshift(head);
+      resolve(socket);
+    });
+    outgoing.on("information", () => outgoing.destroy(unreachable("it announces an answer without giving it")));
+    outgoing.on("response", (response) => {
+      settle();
+      readRefusal(response).then(reject, reject);
+    });
+    outgoing.on("error", (error) => {
+      settle();
+      reject(signal.aborted ? (signal.reason as Error) : unreachable(error.message, error));
+    });
+    outgoing.end();
+  });
+}
