@@ -26,8 +26,8 @@ export type Contestant = Omit<Row, "samples" | "unit"> & {
   unit?: Unit;
   /** Takes part in every n-th round only: contestants that are slow. */
   every?: number;
-  /** One measurement; what it prepares and clears is not in the number that it gives. */
-  round(round: number): Promise<number>;
+  /** One measurement or several in a row; what it prepares and clears is not in the numbers that it gives. */
+  round(round: number): Promise<number | number[]>;
 };
 
 /**
@@ -42,7 +42,7 @@ export async function interleave(contestants: readonly Contestant[], rounds: num
       const contestant = contestants[index]!;
       if (round >= 0 && round % (contestant.every ?? 1) !== 0) continue;
       const value = await contestant.round(round);
-      if (round >= 0) samples[index]!.push(value);
+      if (round >= 0) samples[index]!.push(...[value].flat());
     }
   }
   return contestants.map(({ round: _, every: __, unit = "ms", ...row }, index) => ({
@@ -57,4 +57,15 @@ export async function timed(work: () => Promise<unknown>): Promise<number> {
   const began = performance.now();
   await work();
   return performance.now() - began;
+}
+
+/**
+ * `count` measurements in a row, after one that counts for nothing: for work so short that what the contestant before has
+ * left behind (cold caches, processes that are still ending) would be most of the figure.
+ */
+export async function inARow(count: number, work: () => Promise<unknown>): Promise<number[]> {
+  await work();
+  const samples: number[] = [];
+  while (samples.length < count) samples.push(await timed(work));
+  return samples;
 }

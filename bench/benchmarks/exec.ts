@@ -1,9 +1,10 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
-import { type Benchmark, type Contestant, interleave, timed } from "../benchmark.ts";
+import { type Benchmark, type Contestant, inARow, interleave } from "../benchmark.ts";
 
-/** Enough for a p99 that is not one sample; those that take tens of milliseconds take part in every tenth round. */
-const rounds = 400;
+/** Together enough for a p99 that is not one sample. */
+const rounds = 25;
+const perRound = 20;
 
 export const exec: Benchmark = {
   name: "exec",
@@ -13,15 +14,16 @@ export const exec: Benchmark = {
     const sandbox = box();
     cleanup.defer(async () => void (await sandbox.destroy()));
     const contestants: Contestant[] = [
-      { what: "atoll, argv", budget: "exec argv", round: () => timed(() => sandbox.exec("true", [])) },
-      { what: "atoll, session shell", budget: "exec shell", round: () => timed(() => sandbox.exec("true")) },
-      { what: "node execFile, on the host", round: () => timed(() => promisify(execFile)("/bin/true")) },
+      { what: "atoll, argv", budget: "exec argv", round: () => inARow(perRound, () => sandbox.exec("true", [])) },
+      { what: "atoll, session shell", budget: "exec shell", round: () => inARow(perRound, () => sandbox.exec("true")) },
+      { what: "node execFile, on the host", round: () => inARow(perRound, () => promisify(execFile)("/bin/true")) },
     ];
     const { runc, docker, bwrap } = peers;
-    if (bwrap) contestants.push({ what: "bwrap, a new one each", round: () => timed(() => bwrap.runTrue()) });
+    if (bwrap)
+      contestants.push({ what: "bwrap, a new one each", round: () => inARow(perRound, () => bwrap.runTrue()) });
     if (runc) {
       const sleeper = cleanup.use(await runc.startSleeper());
-      contestants.push({ what: "runc exec", every: 10, round: () => timed(() => sleeper.execTrue()) });
+      contestants.push({ what: "runc exec", round: () => inARow(2, () => sleeper.execTrue()) });
     }
     if (docker) {
       await docker.ready();
@@ -30,8 +32,7 @@ export const exec: Benchmark = {
       cleanup.defer(async () => void (await docker.docker("rm", "--force", id)));
       contestants.push({
         what: "docker exec",
-        every: 10,
-        round: () => timed(() => docker.docker("exec", id, "/bin/true")),
+        round: () => inARow(2, () => docker.docker("exec", id, "/bin/true")),
       });
     }
     return await interleave(contestants, rounds);
