@@ -1,12 +1,9 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readFile } from "node:fs/promises";
 import { type Connection, type ExecOptions, getSandbox, type Sandbox, type SandboxOptions } from "../../sdk/index.ts";
 import { type DaemonOptions, TestDaemon } from "../support/daemon.ts";
-import { assertNothingLeaked, snapshotHost } from "../support/leaks.ts";
 
 /** A daemon of its own with two sandboxes: one that is hostile, and its neighbour, who must not notice. */
 export type Boxes = {
@@ -24,9 +21,7 @@ export type Boxes = {
 export const smallInstance = { vcpu: 0.25, memoryMiB: 256, diskMB: 128 };
 
 export async function openBoxes(options: DaemonOptions = {}): Promise<Boxes> {
-  const daemon = new TestDaemon(await mkdtemp(join(tmpdir(), "atoll-escape-")), options);
-  const before = await snapshotHost(daemon.dataDir);
-  await daemon.up();
+  const daemon = await TestDaemon.start(options);
   const connection = daemon.connect();
   const box = (id: string, more: SandboxOptions = {}) =>
     getSandbox(connection, id, { instance: smallInstance, keepAlive: true, ...more });
@@ -35,8 +30,6 @@ export async function openBoxes(options: DaemonOptions = {}): Promise<Boxes> {
     async close() {
       connection.close();
       await daemon[Symbol.asyncDispose]();
-      await rm(daemon.dataDir, { recursive: true, force: true });
-      await assertNothingLeaked(before);
     },
   };
 }
