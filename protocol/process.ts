@@ -101,6 +101,12 @@ export const ProcessEvent = z.discriminatedUnion("type", [
 ]);
 export type ProcessEvent = z.infer<typeof ProcessEvent>;
 
+/** The log's offset in the id of an event of a process; undefined where it is none. */
+export function offsetOfEvent(id: string | undefined): number | undefined {
+  const digits = /^\d+-(\d+)/.exec(id ?? "")?.[1];
+  return digits === undefined ? undefined : Number(digits);
+}
+
 export const ProcessInfo = z.object({
   id: z.string(),
   pid: z.number().int(),

@@ -26,6 +26,16 @@ export type {
   WriteFileOptions,
 } from "./file-types.ts";
 export type { GitCheckoutOptions } from "./git.ts";
+export type {
+  LogEvent,
+  LogMatch,
+  LogRange,
+  Process,
+  ProcessLogs,
+  ProcessStatus,
+  StartProcessOptions,
+  WaitForPortOptions,
+} from "./process-types.ts";
 export { getSandbox, Sandbox, type SandboxClass, type SandboxNamespace, type SandboxPlace } from "./sandbox.ts";
 export type { OutboundContext, OutboundHandler, SandboxFields, SandboxStatics } from "./sandbox-fields.ts";
 export type { SandboxMethods } from "./sandbox-methods.ts";

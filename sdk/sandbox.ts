@@ -17,6 +17,7 @@ import type {
   WriteFileOptions,
 } from "./file-types.ts";
 import type { GitCheckoutOptions } from "./git.ts";
+import type { LogRange, Process, ProcessLogs, StartProcessOptions } from "./process-types.ts";
 import type { AbstractFields, AbstractStatics, SandboxFields, SandboxStatics } from "./sandbox-fields.ts";
 import type { SandboxMethods } from "./sandbox-methods.ts";
 import { callIn, now, randomId, type Scope } from "./scope.ts";
@@ -57,6 +58,41 @@ class SandboxHandle implements SandboxMethods {
 
   execStream(...call: [string, ...unknown[]]): Promise<ReadableStream<Uint8Array>> {
     return this.#own.execStream(...call);
+  }
+
+  startProcess(command: string, options?: StartProcessOptions): Promise<Process> {
+    return this.#own.startProcess(command, options);
+  }
+
+  listProcesses(): Promise<Process[]> {
+    return this.#own.listProcesses();
+  }
+
+  getProcess(id: string): Promise<Process> {
+    return this.#own.getProcess(id);
+  }
+
+  killProcess(id: string, signal?: string): Promise<void> {
+    return this.#own.killProcess(id, signal);
+  }
+
+  killAllProcesses(): Promise<number> {
+    return this.#own.killAllProcesses();
+  }
+
+  getProcessLogs(id: string, range?: LogRange): Promise<ProcessLogs> {
+    return this.#own.getProcessLogs(id, range);
+  }
+
+  streamProcessLogs(
+    id: string,
+    options?: { signal?: AbortSignal | undefined; after?: number | undefined },
+  ): Promise<ReadableStream<Uint8Array>> {
+    return this.#own.streamProcessLogs(id, options);
+  }
+
+  cleanupCompletedProcesses(): Promise<number> {
+    return this.#own.cleanupCompletedProcesses();
   }
 
   writeFile(path: string, content: Content, options?: WriteFileOptions): Promise<FileResult> {

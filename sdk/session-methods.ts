@@ -13,6 +13,7 @@ import type {
   WriteFileOptions,
 } from "./file-types.ts";
 import type { GitCheckoutOptions } from "./git.ts";
+import type { LogRange, Process, ProcessLogs, StartProcessOptions } from "./process-types.ts";
 
 type Streamed = ExecOptions & { stream: true; onOutput?: undefined };
 type Buffered = ExecOptions & ExecCallbacks<Uint8Array> & { encoding: "buffer" };
@@ -52,6 +53,50 @@ export interface SessionMethods {
    */
   execStream(command: string, options?: ExecOptions): Promise<ReadableStream<Uint8Array>>;
   execStream(file: string, args: readonly string[], options?: ExecOptions): Promise<ReadableStream<Uint8Array>>;
+
+  /**
+   * Starts a command in the session's shell, in the background, and resolves when it runs. It outlives this program and the
+   * daemon, and ends with the sandbox's sleep; with `restart` it is started again. It leaves the session as it was. While
+   * callbacks follow it, its events keep this program from ending.
+   *
+   * Throws FILE_NOT_FOUND for a missing `cwd`, RESOURCE_BUSY when another process has the id, SESSION_NOT_FOUND, LIMIT_REACHED.
+   */
+  startProcess(command: string, options?: StartProcessOptions): Promise<Process>;
+
+  /**
+   * The processes of `startProcess` in the sandbox, whichever session started them: those that run, and the last 64 that have
+   * ended. Empty while it sleeps; wakes nothing.
+   */
+  listProcesses(): Promise<Process[]>;
+
+  /** One of them. Throws PROCESS_NOT_FOUND; wakes nothing. */
+  getProcess(id: string): Promise<Process>;
+
+  /**
+   * Sends a signal (default "SIGTERM") to a process and everything it started, as Process.kill. Of a sandbox that sleeps it
+   * ends a service. Throws PROCESS_NOT_FOUND.
+   */
+  killProcess(id: string, signal?: string): Promise<void>;
+
+  /** Sends SIGTERM to every one of them and ends all services; gives how many ran. Commands of `exec` go on. */
+  killAllProcesses(): Promise<number>;
+
+  /** What a process has printed, of the last MiB. Throws PROCESS_NOT_FOUND. */
+  getProcessLogs(id: string, range?: LogRange): Promise<ProcessLogs>;
+
+  /**
+   * What a process has printed and prints, as server-sent LogEvents, for `parseSSEStream`. `after` passes over so many bytes:
+   * the `offset` of an event that was seen. A stream that nothing comes through keeps no sandbox from sleeping.
+   *
+   * Throws PROCESS_NOT_FOUND.
+   */
+  streamProcessLogs(
+    id: string,
+    options?: { signal?: AbortSignal | undefined; after?: number | undefined },
+  ): Promise<ReadableStream<Uint8Array>>;
+
+  /** Forgets ended processes and what they printed, but services; gives how many. */
+  cleanupCompletedProcesses(): Promise<number>;
 
   /**
    * Replaces a file whole or not at all, and makes the directories above it. Text is written as UTF-8; a stream is written

@@ -16,6 +16,9 @@ import type {
 } from "./file-types.ts";
 import * as files from "./files.ts";
 import { gitCheckout, type GitCheckoutOptions } from "./git.ts";
+import { readLogs, streamLogs } from "./process-logs.ts";
+import type { LogRange, Process, ProcessLogs, StartProcessOptions } from "./process-types.ts";
+import * as processes from "./process.ts";
 import type { Scope } from "./scope.ts";
 import type { Session } from "./session-methods.ts";
 
@@ -41,6 +44,41 @@ export class SessionHandle implements Session {
   execStream(...call: [string, ...unknown[]]): Promise<ReadableStream<Uint8Array>> {
     const { command, options } = read(call);
     return execStream(this.#scope, command, options);
+  }
+
+  startProcess(command: string, options: StartProcessOptions = {}): Promise<Process> {
+    return processes.startProcess(this.#scope, command, options);
+  }
+
+  listProcesses(): Promise<Process[]> {
+    return processes.listProcesses(this.#scope);
+  }
+
+  getProcess(id: string): Promise<Process> {
+    return processes.getProcess(this.#scope, id);
+  }
+
+  killProcess(id: string, signal?: string): Promise<void> {
+    return processes.killProcess(this.#scope, id, signal);
+  }
+
+  killAllProcesses(): Promise<number> {
+    return processes.killAllProcesses(this.#scope);
+  }
+
+  getProcessLogs(id: string, range: LogRange = {}): Promise<ProcessLogs> {
+    return readLogs(this.#scope, id, range);
+  }
+
+  streamProcessLogs(
+    id: string,
+    options: { signal?: AbortSignal | undefined; after?: number | undefined } = {},
+  ): Promise<ReadableStream<Uint8Array>> {
+    return streamLogs(this.#scope, id, options);
+  }
+
+  cleanupCompletedProcesses(): Promise<number> {
+    return processes.cleanupCompletedProcesses(this.#scope);
   }
 
   writeFile(path: string, content: Content, options: WriteFileOptions = {}): Promise<FileResult> {
