@@ -24,21 +24,16 @@ export async function* decodeEvents(
   onBytes: () => void = () => {},
   limitChars = eventLimitChars,
 ): AsyncGenerator<ServerSentEvent, void, undefined> {
-  const decoder = new TextDecoder();
+  const decoder = new TextDecoder(); // takes one byte order mark away, as the rules say
   const reader = source.getReader();
   let text = "";
   let data: string[] = [];
   let id: string | undefined;
-  let first = true;
   try {
     for (;;) {
       const { done, value } = await reader.read();
       if (!done) onBytes();
       text += done ? decoder.decode() : decoder.decode(value, { stream: true });
-      if (first && text.length > 0) {
-        first = false;
-        if (text.startsWith("\uFEFF")) text = text.slice(1);
-      }
       let start = 0;
       const anyCr = text.includes("\r"); // asked once: looking for one in every line would read a chunk of many lines often
       for (;;) {

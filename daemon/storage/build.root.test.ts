@@ -37,7 +37,7 @@ for (const moment of ["fetching", "extracting", "importing"]) {
   test(`a build killed with -9 while ${moment} leaves no process and no mount, and the next open finds a whole image or none`, async (t) => {
     const storeDir = await emptyStore(t);
     const { child, said } = builder(t, storeDir);
-    await until(`it says "${moment}"`, () => said().includes(moment));
+    await until(`it says "${moment}"`, () => said().includes(moment), 120_000);
     child.kill("SIGKILL");
     await once(child, "close");
     await until("all that it started is gone", async () => (await processesOf(storeDir)).length === 0);
