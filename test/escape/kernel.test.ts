@@ -98,7 +98,8 @@ test("the agent holds nothing of the host open that somebody inside could take o
   const links = stdout.split("\n").filter(Boolean);
   assert.ok(links.length > 5);
   assert.match(links.pop() ?? "", /No such file/, "the agent's root is the sandbox's");
-  for (const link of links) assert.match(link, /^(\/dev\/null|\/|\/memfd:script \(deleted\)|(pipe|socket|anon_inode):\[?\w+\]?)$/);
+  for (const link of links)
+    assert.match(link, /^(\/dev\/null|\/|\/memfd:script \(deleted\)|(pipe|socket|anon_inode):\[?\w+\]?)$/);
 });
 
 test("a capability that is kept does nothing to what belongs to the host", async () => {
