@@ -105,7 +105,7 @@ test(
     await using daemons = new AsyncDisposableStack();
     const all = await Promise.all(Array.from({ length: lanes }, async () => daemons.use(await SteppedDaemon.start())));
     const found = await rehearse(all[0]!);
-    const cuts = spread(found, 45);
+    const cuts = spread(found, 36);
     t.diagnostic(`${cuts.length} of ${found.length} steps; all with ATOLL_CRASH_ALL=1`);
     const queue = cuts.values();
     let met = 0;
