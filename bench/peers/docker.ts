@@ -2,7 +2,8 @@ import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { openCgroups } from "../../daemon/linux/cgroup.ts";
 import { until } from "../../test/support/until.ts";
 import type { Docker } from "./peers.ts";
 import { call, environment, versionOf } from "./program.ts";
@@ -27,12 +28,18 @@ async function startEngine(rootDir: string, stack: AsyncDisposableStack): Promis
   const dir = await mkdtemp(join(tmpdir(), "atoll-bench-docker-"));
   stack.defer(() => rm(dir, { recursive: true, force: true }));
   const host = `unix://${dir}/docker.sock`;
+  const group = basename(dir);
+  stack.defer(() => openCgroups().remove(group, AbortSignal.timeout(10_000)));
   const log = openSync(join(dir, "log"), "a");
   const places = ["--data-root", `${dir}/data`, "--exec-root", `${dir}/exec`, "--pidfile", `${dir}/pid`];
-  const child = spawn("dockerd", ["--host", host, ...places, "--bridge=none", "--iptables=false"], {
-    stdio: ["ignore", log, log],
-    env: environment(),
-  });
+  const child = spawn(
+    "dockerd",
+    ["--host", host, ...places, "--bridge=none", "--iptables=false", "--cgroup-parent", `/${group}`],
+    {
+      stdio: ["ignore", log, log],
+      env: environment(),
+    },
+  );
   closeSync(log);
   const ended = new Promise((resolve) => child.once("exit", resolve));
   stack.defer(async () => {
