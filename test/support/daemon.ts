@@ -58,6 +58,8 @@ export class TestDaemon implements AsyncDisposable {
         ATOLL_LISTEN: this.url ? new URL(this.url).host : "127.0.0.1:0",
         ATOLL_HOSTS: hosts.join(","),
         ATOLL_LOG_LEVEL: "debug",
+        // as the command line runs it
+        NODE_COMPILE_CACHE: join(import.meta.dirname, "../../.build/compile-cache"),
         ...this.#options.env,
       },
     });
