@@ -41,3 +41,27 @@ test("the host's memory is read from meminfo", () => {
   const meminfo = "MemTotal:       2000 kB\nMemFree:         100 kB\nMemAvailable:   1000 kB\n";
   assert.deepEqual(readMemory(meminfo), { totalBytes: 2_048_000, availableBytes: 1_024_000 });
 });
+
+test("what fails again and again is no use, however much of the processor it takes", () => {
+  let cpuNs = 0;
+  const activity = new Activity(() => cpuNs);
+  const startMs = performance.now();
+  activity.idleMs(startMs);
+  const end = activity.uncount(60_000);
+  cpuNs += 900e6;
+  assert.equal(activity.idleMs(startMs + 1_000) >= 1_000, true);
+  end(900);
+  end(900); // told twice counts once
+  assert.equal(activity.idleMs(startMs + 2_000) >= 2_000, true);
+});
+
+test("what is done beside something that fails is use", () => {
+  let cpuNs = 0;
+  const activity = new Activity(() => cpuNs);
+  const startMs = performance.now();
+  activity.idleMs(startMs);
+  const end = activity.uncount(60_000);
+  cpuNs += 900e6;
+  end(100);
+  assert.equal(activity.idleMs(startMs + 1_000), 0);
+});

@@ -43,8 +43,11 @@ async function* wait(
   signal: AbortSignal,
 ): AsyncGenerator<{ event: PortEvent }> {
   const deadlineMs = performance.now() + (query.timeoutMs ?? Infinity);
+  let looked: Looked | undefined;
   for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(pauseMs * 1.5, query.intervalMs)) {
-    const looked = await look(run, query, deadlineMs, signal);
+    const now = await look(run, query, deadlineMs, signal);
+    // what the deadline has cut off says less than the look before
+    if (!looked || "ready" in now || performance.now() < deadlineMs) looked = now;
     if ("ready" in looked) {
       yield { event: { type: "complete", timestamp: new Date().toISOString(), port: query.port, ...looked.ready } };
       return;
