@@ -5,6 +5,7 @@ import { resolve } from "node:path";
 import { z } from "zod";
 import { SandboxError } from "../protocol/errors.ts";
 import { Duration, parseDurationMs } from "../protocol/options.ts";
+import { PreviewDomain } from "../protocol/port.ts";
 
 /**
  * Every setting of the daemon: its flag of `atoll up`, its environment variable, its default and its help, in one place.
@@ -48,6 +49,18 @@ export const settings = {
     default: "",
     help: "NAME[,NAME]: host names, beside localhost, that the API answers to",
   },
+  previewDomain: {
+    flag: "preview-domain",
+    env: "ATOLL_PREVIEW_DOMAIN",
+    default: "",
+    help: "[https://]DOMAIN[:PORT] under which previews have their names; default: localhost",
+  },
+  previewListen: {
+    flag: "preview-listen",
+    env: "ATOLL_PREVIEW_LISTEN",
+    default: "",
+    help: "ADDR:PORT where previews are also reached by path, /p/…; never that of the API; default: nowhere",
+  },
   runtime: { flag: "runtime", env: "ATOLL_RUNTIME", default: "runc", help: "command of the OCI runtime" },
   uidBase: {
     flag: "uid-base",
@@ -79,6 +92,10 @@ export type Config = {
   token?: string;
   hosts: Record<string, string>;
   names: string[];
+  /** Domain of previews' names; absent: localhost. */
+  previewDomain?: string;
+  /** Where previews are served by path; absent: nowhere. */
+  previewListen?: { host: string; port: number };
   runtime: string;
   uidBase: number;
   sleepAfterMs: number;
@@ -114,10 +131,12 @@ export function configFrom(
     tag,
     runDir: `/run/atoll/${tag}`,
     connectionFile: dataDir === settings.dataDir.default ? "/run/atoll/connection.json" : `${dataDir}/connection.json`,
-    listen: parseListen(text("listen")),
+    listen: parseListen("listen", text("listen")),
     ...(token && { token }),
     hosts: parseHosts(text("hosts")),
     names: list(text("names")),
+    ...(text("previewDomain") && { previewDomain: parsePreviewDomain(text("previewDomain")) }),
+    ...(text("previewListen") && { previewListen: parseListen("previewListen", text("previewListen")) }),
     runtime: text("runtime"),
     uidBase: parseUidBase(text("uidBase")),
     sleepAfterMs: parseSleepAfter(text("sleepAfter")),
@@ -161,14 +180,20 @@ function requireToken(token: string): void {
   if (!/^[\x21-\x7e]+$/.test(token)) throw invalid("token", "it has characters that a header cannot carry");
 }
 
-function parseListen(text: string): { host: string; port: number } {
+function parseListen(name: SettingName, text: string): { host: string; port: number } {
   const match = /^(.*):(\d{1,5})$/.exec(text);
   const host = match?.[1]?.replace(/^\[(.*)\]$/, "$1") ?? "";
   const port = Number(match?.[2]);
   if (!match || (host !== "localhost" && !isIP(host)) || port > 65_535) {
-    throw invalid("listen", `"${text}" is not ADDR:PORT`);
+    throw invalid(name, `"${text}" is not ADDR:PORT`);
   }
   return { host, port };
+}
+
+function parsePreviewDomain(text: string): string {
+  const parsed = PreviewDomain.safeParse(text);
+  if (!parsed.success) throw invalid("previewDomain", `"${text}" is no domain`);
+  return parsed.data.toLowerCase();
 }
 
 function parseHosts(text: string): Record<string, string> {

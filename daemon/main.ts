@@ -8,7 +8,9 @@ import packageJson from "../package.json" with { type: "json" };
 import { SandboxError } from "../protocol/errors.ts";
 import { newToken, Tokens } from "./api/access.ts";
 import { makeApp } from "./api/app.ts";
+import { serveFront, servePaths } from "./api/front.ts";
 import { listenTcp, listenUnix } from "./api/listen.ts";
+import { Previews } from "./api/preview.ts";
 import { type Config, configFrom } from "./config.ts";
 import { openCgroups } from "./linux/cgroup.ts";
 import { type Log, openLog } from "./log.ts";
@@ -26,6 +28,7 @@ import { groupsOf, type Machines } from "./sandbox/machines.ts";
 import { Records } from "./sandbox/record.ts";
 import { recover } from "./sandbox/recover.ts";
 import { Sandboxes } from "./sandbox/sandboxes.ts";
+import { PortTable } from "./sandbox/port-table.ts";
 import { ServiceTable } from "./sandbox/service-table.ts";
 import { openState } from "./state.ts";
 import { openDisks } from "./storage/disks.ts";
@@ -58,7 +61,7 @@ export async function serve(config: Config, log: Log = openLog(config.logLevel))
   const db = openState(config.dataDir);
   opened.defer(() => db.close());
   const journal = opened.adopt(new Journal(db), (it) => it.flush());
-  const rows = { records: new Records(db), services: new ServiceTable(db), journal };
+  const rows = { records: new Records(db), services: new ServiceTable(db), ports: new PortTable(db), journal };
   const machines = await openMachines(config, log, rows, opened);
   const sandboxes = new Sandboxes(machines);
   await recover(machines, sandboxes);
@@ -86,12 +89,24 @@ export async function serve(config: Config, log: Log = openLog(config.logLevel))
 
   const options = { machines, sandboxes, tokens, host };
   const names = new Set(["localhost", "127.0.0.1", "::1", config.listen.host, ...config.names]);
-  const onTcp = getRequestListener(makeApp({ ...options, names }).fetch);
+  const api = getRequestListener(makeApp({ ...options, names }).fetch);
   const onUnix = getRequestListener(makeApp({ ...options, names: undefined }).fetch);
   opened.use(await listenUnix(onUnix, `${config.runDir}/api.sock`));
-  const tcp = opened.use(await listenTcp(onTcp, config.listen.host, config.listen.port));
-  const address = config.listen.host.includes(":") ? `[${config.listen.host}]` : config.listen.host;
-  const url = `http://${address}:${tcp.port}`;
+  const previews = new Previews(machines, sandboxes, tokens);
+  const front = serveFront({
+    api: (request, response) => void api(request, response),
+    previews,
+    names,
+    proto: protoOf(config),
+  });
+  const tcp = opened.use(await listenTcp(front, config.listen.host, config.listen.port));
+  const url = originOf(config.listen.host, tcp.port);
+  machines.previewPlaces.apiPort = tcp.port;
+  if (config.previewListen) {
+    const { host, port } = config.previewListen;
+    const paths = opened.use(await listenTcp(servePaths(previews), host, port));
+    machines.previewPlaces.pathOrigin = originOf(host, paths.port);
+  }
   const connection = JSON.stringify({ url, token, socket: `${config.runDir}/api.sock` });
   await writeWholeFile(config.connectionFile, connection, 0o600);
   log.info({ url, dataDir: config.dataDir, tag: config.tag }, "ready");
@@ -105,10 +120,21 @@ export async function serve(config: Config, log: Log = openLog(config.logLevel))
   }
 }
 
+function originOf(host: string, port: number): string {
+  return `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+}
+
+/** Whoever puts TLS before us says so by the domain's scheme; names of this machine have none. */
+function protoOf({ previewDomain = "" }: Config): (host: string) => string {
+  const domain = previewDomain.replace(/^https?:\/\//, "").replace(/:\d+$/, "");
+  const scheme = previewDomain.startsWith("http://") || domain.endsWith("localhost") ? "http" : "https";
+  return (host) => (domain !== "" && host.replace(/:\d+$/, "").toLowerCase().endsWith(`.${domain}`) ? scheme : "http");
+}
+
 async function openMachines(
   config: Config,
   log: Log,
-  rows: Pick<Machines, "records" | "services" | "journal">,
+  rows: Pick<Machines, "records" | "services" | "ports" | "journal">,
   opened: AsyncDisposableStack,
 ): Promise<Machines> {
   const cgroups = openCgroups();
@@ -119,6 +145,7 @@ async function openMachines(
     config,
     log,
     ...rows,
+    previewPlaces: { apiPort: 0, ...(config.previewDomain !== undefined && { domain: config.previewDomain }) },
     cgroups,
     images: await openImages(storeDir, { uidBase, ...(extraCaFile && { extraCaFile }) }),
     disks: await openDisks({ dataDir, uidBase }),

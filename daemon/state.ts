@@ -101,5 +101,19 @@ const serviceTable = `
   ) STRICT;
 `;
 
+const portTable = `
+  -- Ports that have a URL. The token is in the URL: whoever reads this file may see the previews.
+  CREATE TABLE ports (
+    sandbox_key TEXT NOT NULL REFERENCES sandboxes (key) ON DELETE CASCADE,
+    port INTEGER NOT NULL,
+    slug TEXT NOT NULL,
+    token TEXT NOT NULL,
+    auth TEXT NOT NULL CHECK (auth IN ('token', 'bearer', 'public')),
+    name TEXT,
+    domain TEXT,
+    PRIMARY KEY (sandbox_key, port)
+  ) STRICT;
+`;
+
 /** Each brings the tables from the version that is its place to the next. What one has made is never changed in it again. */
-const steps = [firstTables, serviceTable];
+const steps = [firstTables, serviceTable, portTable];

@@ -26,6 +26,7 @@ import {
   StopBody,
   WaitForPortQuery,
 } from "./process.ts";
+import { ExposedPort, ExposePortBody, PortInPath } from "./port.ts";
 import { ConnectionInfo, ListQuery, SandboxInfo, SandboxSettings } from "./sandbox.ts";
 
 /**
@@ -55,6 +56,7 @@ const none = z.strictObject({});
 const ofSandbox = z.strictObject({ sandbox: SandboxId });
 const ofProcess = z.strictObject({ sandbox: SandboxId, process: ShortId });
 const ofSession = z.strictObject({ sandbox: SandboxId, session: ShortId });
+const ofPort = z.strictObject({ sandbox: SandboxId, port: PortInPath });
 const ofImage = z.strictObject({ image: ImageName });
 const done = { json: z.object({}) };
 
@@ -184,6 +186,46 @@ export const verbs = {
     query: none,
     output: { json: z.object({ connections: z.array(ConnectionInfo) }) },
     summary: "Open connections out of the sandbox",
+  },
+
+  exposePort: {
+    method: "POST",
+    path: "/v1/sandboxes/:sandbox/ports",
+    needs: "record",
+    params: ofSandbox,
+    query: none,
+    body: ExposePortBody,
+    output: { json: ExposedPort },
+    summary:
+      "Give a port a URL that stays valid until it is taken back; the same again is the same URL; starts nothing",
+  },
+  listExposedPorts: {
+    method: "GET",
+    path: "/v1/sandboxes/:sandbox/ports",
+    needs: "record",
+    params: ofSandbox,
+    query: none,
+    output: { json: z.object({ ports: z.array(ExposedPort) }) },
+    summary: "Ports that have a URL",
+  },
+  unexposePort: {
+    method: "DELETE",
+    path: "/v1/sandboxes/:sandbox/ports/:port",
+    needs: "record",
+    params: ofPort,
+    query: none,
+    output: done,
+    summary: "Take a port's URL back and cut who is connected through it",
+  },
+  validatePortToken: {
+    method: "POST",
+    path: "/v1/sandboxes/:sandbox/ports/:port/validate",
+    needs: "record",
+    params: ofPort,
+    query: none,
+    body: z.strictObject({ token: z.string().max(255) }),
+    output: { json: z.object({ valid: z.boolean() }) },
+    summary: "Whether this token opens the port's preview",
   },
 
   exec: {

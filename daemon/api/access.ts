@@ -55,12 +55,17 @@ export function requireToken(authorization: string | undefined, tokens: Tokens):
   });
 }
 
-/** Throws FORBIDDEN unless the request names this daemon: a page that has its own name point here gets nothing. */
-export function requireHost(host: string | undefined, names: ReadonlySet<string>): void {
-  const name = (host ?? "")
+/** The name in a Host header, in lower case. */
+export function hostName(host: string): string {
+  return host
     .replace(/:\d+$/, "")
     .replace(/^\[(.*)\]$/, "$1")
     .toLowerCase();
+}
+
+/** Throws FORBIDDEN unless the request names this daemon: a page that has its own name point here gets nothing. */
+export function requireHost(host: string | undefined, names: ReadonlySet<string>): void {
+  const name = hostName(host ?? "");
   if (names.has(name)) return;
   throw new SandboxError(
     "FORBIDDEN",

@@ -10,6 +10,7 @@ import { fileVerbs } from "../sandbox/files.ts";
 import { gitVerbs } from "../sandbox/git.ts";
 import type { Machines } from "../sandbox/machines.ts";
 import type { Run } from "../sandbox/run.ts";
+import { portVerbs } from "../sandbox/port.ts";
 import { sessionVerbs } from "../sandbox/sessions.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import { requireHost, requireToken, type Tokens } from "./access.ts";
@@ -38,6 +39,7 @@ export function makeApp(options: AppOptions): Hono<Env> {
     ...fileVerbs,
     ...sessionVerbs,
     ...gitVerbs,
+    ...portVerbs(machines, sandboxes),
     ...recordVerbs(sandboxes),
     ...machineVerbs(machines, host),
   };

@@ -1,7 +1,17 @@
-import { createServer, type RequestListener, type Server, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { chmod, rm } from "node:fs/promises";
 
 export type Listening = AsyncDisposable & { port: number };
+
+/** What is served: requests, and those that want another protocol and may have it, on their bare sockets. */
+export type Serving = {
+  request: RequestListener;
+  /** Whether a request with an Upgrade header goes to `upgrade`; another is answered like any request. */
+  wantsUpgrade(request: IncomingMessage): boolean;
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
+};
 
 /** A request head comes at once; what follows may take as long as it likes (uploads, streams). */
 const headersLimitMs = 30_000;
@@ -10,14 +20,14 @@ const headersLimitMs = 30_000;
  * Serves on `host:port`, and for a loopback address on the other family's loopback too, because `localhost` may mean
  * either. Port 0 takes a free one. Disposing ends every connection.
  */
-export async function listenTcp(listener: RequestListener, host: string, port: number): Promise<Listening> {
-  const first = await listen(makeServer(listener), { host, port });
+export async function listenTcp(serving: Serving, host: string, port: number): Promise<Listening> {
+  const first = await listen(makeServer(serving), { host, port });
   const bound = (first.address() as { port: number }).port;
   const other = { "127.0.0.1": "::1", "::1": "127.0.0.1", localhost: "::1" }[host];
   const servers = [first];
   if (other !== undefined) {
     try {
-      servers.push(await listen(makeServer(listener), { host: other, port: bound }));
+      servers.push(await listen(makeServer(serving), { host: other, port: bound }));
     } catch (error) {
       // a host without IPv6 has no second loopback
       if (!["EADDRNOTAVAIL", "EAFNOSUPPORT"].includes((error as NodeJS.ErrnoException).code ?? "")) {
@@ -30,23 +40,44 @@ export async function listenTcp(listener: RequestListener, host: string, port: n
 }
 
 /** Serves on a unix socket that only root can open. */
-export async function listenUnix(listener: RequestListener, path: string): Promise<AsyncDisposable> {
+export async function listenUnix(request: RequestListener, path: string): Promise<AsyncDisposable> {
   await rm(path, { force: true }); // of a daemon that was killed; the data directory's lock says that none lives
-  const server = await listen(makeServer(listener), { path });
+  const serving = {
+    request,
+    wantsUpgrade: () => false,
+    upgrade: (_: unknown, socket: Duplex) => void socket.destroy(),
+  };
+  const server = await listen(makeServer(serving), { path });
   await chmod(path, 0o600);
   return { [Symbol.asyncDispose]: () => close(server) };
 }
 
-function makeServer(listener: RequestListener): Server {
+function makeServer(serving: Serving): Server {
   const server = createServer(
-    { headersTimeout: headersLimitMs, requestTimeout: 0, keepAliveTimeout: 65_000, noDelay: true },
+    {
+      headersTimeout: headersLimitMs,
+      requestTimeout: 0,
+      keepAliveTimeout: 65_000,
+      noDelay: true,
+      shouldUpgradeCallback: (request) => serving.wantsUpgrade(request),
+    },
     (request, response) => {
       joinHeaders(response);
-      return listener(request, response);
+      return serving.request(request, response);
     },
   );
+  server.on("upgrade", (request, socket, head) => serving.upgrade(request, socket, head));
+  const sockets = new Set<Socket>();
+  server.on("connection", (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
+  connections.set(server, sockets);
   return server;
 }
+
+/** What is open, also what a server has given away to another protocol. */
+const connections = new WeakMap<Server, ReadonlySet<Socket>>();
 
 /** Headers that are to leave at once wait for the end of this turn: a first event that is there leaves with them. */
 function joinHeaders(response: ServerResponse): void {
@@ -67,6 +98,6 @@ function listen(server: Server, where: { host: string; port: number } | { path: 
 function close(server: Server): Promise<void> {
   return new Promise((resolve) => {
     server.close(() => resolve());
-    server.closeAllConnections();
+    for (const socket of connections.get(server) ?? []) socket.destroy();
   });
 }

@@ -9,6 +9,8 @@ import type { Disks } from "../storage/disks.ts";
 import type { Images } from "../storage/images.ts";
 import type { Journal } from "./journal.ts";
 import type { Records } from "./record.ts";
+import type { PreviewPlaces } from "./port.ts";
+import type { PortTable } from "./port-table.ts";
 import type { ServiceTable } from "./service-table.ts";
 
 /** What this folder joins; made once by main. */
@@ -17,6 +19,8 @@ export type Machines = {
   log: Log;
   records: Records;
   services: ServiceTable;
+  ports: PortTable;
+  previewPlaces: PreviewPlaces;
   journal: Journal;
   images: Images;
   disks: Disks;

@@ -9,6 +9,7 @@ import { requireCapacity } from "./capacity.ts";
 import { changeConfig, defaultImage, limitsOf, newConfig, type StoredConfig } from "./config.ts";
 import { giveBack } from "./give-back.ts";
 import { groupOf, type Machines } from "./machines.ts";
+import { describePort } from "./port.ts";
 import type { RunEnd, SandboxRecord } from "./record.ts";
 import { Run } from "./run.ts";
 import { startRun } from "./start.ts";
@@ -103,14 +104,32 @@ export class Sandboxes {
 
   /** Changes the options of an existing sandbox. Throws SANDBOX_NOT_FOUND. */
   change(name: string, apply: (current: StoredConfig) => StoredConfig): SandboxRecord {
-    const record = this.#require(name);
+    const record = this.require(name);
     const config = apply(record.config);
     this.#machines.records.setConfig(record.key, config);
     return { ...record, config };
   }
 
+  find(name: string): SandboxRecord | undefined {
+    return this.#machines.records.find(name);
+  }
+
+  /** Throws SANDBOX_NOT_FOUND. */
+  require(name: string): SandboxRecord {
+    const record = this.find(name);
+    if (record) return record;
+    throw new SandboxError("SANDBOX_NOT_FOUND", `Cannot find sandbox "${name}"`, {
+      suggestion: "See atoll ls for those there are",
+    });
+  }
+
+  /** Whether it has a run that can be used now. */
+  isAwake(key: string): boolean {
+    return this.#live.get(key)?.state === "running";
+  }
+
   info(name: string): SandboxInfo {
-    return this.#describe(this.#require(name));
+    return this.#describe(this.require(name));
   }
 
   list(query: { state?: SandboxState | undefined; labels?: Record<string, string> | undefined }): SandboxInfo[] {
@@ -136,6 +155,7 @@ export class Sandboxes {
     const record = records.find(name);
     if (!record) return { existed: false };
     records.discard(record, Date.now());
+    this.#machines.ports.forget(record.key);
     this.#journal(record, "destroyed", {});
     while (this.#live.has(record.key)) await this.#settle(record.key, (run) => this.#end(run, "asked", "SIGKILL"));
     await this.clear(record.key);
@@ -296,16 +316,9 @@ export class Sandboxes {
     return record && this.#live.get(record.key);
   }
 
-  #require(name: string): SandboxRecord {
-    const record = this.#machines.records.find(name);
-    if (record) return record;
-    throw new SandboxError("SANDBOX_NOT_FOUND", `Cannot find sandbox "${name}"`, {
-      suggestion: "See atoll ls for those there are",
-    });
-  }
-
   #describe(record: SandboxRecord): SandboxInfo {
     const { config } = record;
+    const { ports, previewPlaces } = this.#machines;
     const live = this.#live.get(record.key);
     const lastActive =
       live?.state === "running" ? Date.now() - Math.round(live.run.activity.idleMs()) : record.lastActive;
@@ -317,7 +330,10 @@ export class Sandboxes {
       image: { name: record.image, digest: record.imageDigest },
       instance: config.instance,
       labels: config.labels,
-      ports: [],
+      ports: ports.of(record.key).map((row) => {
+        const { port, name, url } = describePort(row, previewPlaces, live?.state === "running");
+        return { port, ...(name !== undefined && { name }), url };
+      }),
       created: record.created,
       lastActive: Math.max(lastActive, record.lastActive),
       sleepAfterMs: config.sleepAfterMs,
