@@ -15,6 +15,7 @@ const work: { [Verb in VerbName]: () => Promise<{ run: Run<Verb> }> } = {
   info: () => import("./info.ts"),
   rm: () => import("./rm.ts"),
   cp: () => import("./cp.ts"),
+  watch: () => import("./watch.ts"),
   "image ls": () => import("./image-ls.ts"),
   "image build": () => import("./image-build.ts"),
   doctor: () => import("./doctor.ts"),

@@ -128,6 +128,23 @@ export const verbs = {
       "atoll cp box:/workspace - | tar t",
     ],
   },
+  watch: {
+    summary: "Tell what happens in a directory of a sandbox, as it happens",
+    arguments: ["id", "path"],
+    options: {
+      include: { value: "PATTERN", multiple: true, help: 'only these, such as "*.ts", as often as wanted' },
+      exclude: {
+        value: "PATTERN",
+        multiple: true,
+        help: "all but these; default: .git, node_modules and .DS_Store",
+      },
+      flat: { help: "not what is below the directories in it" },
+    },
+    about:
+      "Prints a line for every event until Ctrl-C, or until the directory or the sandbox's run ends. With --json every line is " +
+      "a JSON value.",
+    examples: ["atoll watch box /workspace", "atoll watch box src --include '*.ts' --json"],
+  },
   "image ls": {
     summary: "List the images of the daemon's machine",
     arguments: [],

@@ -28,6 +28,7 @@ import {
 } from "./process.ts";
 import { ExposedPort, ExposePortBody, PortInPath } from "./port.ts";
 import { ConnectionInfo, ListQuery, SandboxInfo, SandboxSettings } from "./sandbox.ts";
+import { ChangesBody, ChangesResult, WatchBody, WatchEvent } from "./watch.ts";
 
 /**
  * What a verb needs of its sandbox: `start` wakes or makes it, `running` acts on a run and finds nothing when it is
@@ -448,6 +449,26 @@ export const verbs = {
     query: FileQuery,
     output: { bytes: true },
     summary: "A directory as a tar stream",
+  },
+  watch: {
+    method: "POST",
+    path: "/v1/sandboxes/:sandbox/files/watch",
+    needs: "start",
+    params: ofSandbox,
+    query: none,
+    body: WatchBody,
+    output: { events: WatchEvent },
+    summary: "What happens in a directory, as it happens",
+  },
+  checkChanges: {
+    method: "POST",
+    path: "/v1/sandboxes/:sandbox/files/changes",
+    needs: "start",
+    params: ofSandbox,
+    query: none,
+    body: ChangesBody,
+    output: { json: ChangesResult },
+    summary: "Whether anything has happened in a directory since the version of an earlier answer",
   },
   gitCheckout: {
     method: "POST",

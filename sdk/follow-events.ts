@@ -21,7 +21,7 @@ type Following = {
 type Place = { lastId?: string; unnumbered: boolean };
 
 /** The events that end a stream; one that stops before them was cut off. */
-const lastTypes: ReadonlySet<unknown> = new Set(["complete", "caught-up", "error"]);
+const lastTypes: ReadonlySet<unknown> = new Set(["complete", "caught-up", "error", "stopped"]);
 
 /** The end of an answer follows its last event at once; beyond this the connection is not worth keeping. */
 const drainLimitMs = 1_000;

@@ -40,3 +40,10 @@ export { getSandbox, Sandbox, type SandboxClass, type SandboxNamespace, type San
 export type { OutboundContext, OutboundHandler, SandboxFields, SandboxStatics } from "./sandbox-fields.ts";
 export type { SandboxMethods } from "./sandbox-methods.ts";
 export type { Session, Session as ExecutionSession, SessionMethods, SessionOptions } from "./session-methods.ts";
+export type {
+  CheckChangesOptions,
+  CheckChangesResult,
+  FileWatchEventType,
+  FileWatchSSEEvent,
+  WatchOptions,
+} from "./watch.ts";

@@ -23,6 +23,7 @@ import type { SandboxMethods } from "./sandbox-methods.ts";
 import { callIn, now, randomId, type Scope } from "./scope.ts";
 import { SessionHandle } from "./session.ts";
 import type { Session, SessionOptions } from "./session-methods.ts";
+import type { CheckChangesOptions, CheckChangesResult, WatchOptions } from "./watch.ts";
 
 /** Where a sandbox is: what `getSandbox` gives to the class it makes. */
 export type SandboxPlace = { connection: Connection; id: string; options: SandboxOptions };
@@ -141,6 +142,14 @@ class SandboxHandle implements SandboxMethods {
 
   downloadArchive(path: string): Promise<ReadableStream<Uint8Array>> {
     return this.#own.downloadArchive(path);
+  }
+
+  watch(path: string, options?: WatchOptions): Promise<ReadableStream<Uint8Array>> {
+    return this.#own.watch(path, options);
+  }
+
+  checkChanges(path: string, options?: CheckChangesOptions): Promise<CheckChangesResult> {
+    return this.#own.checkChanges(path, options);
   }
 
   gitCheckout(repoUrl: string, options?: GitCheckoutOptions): Promise<GitCheckoutResult> {

@@ -14,6 +14,7 @@ import type {
 } from "./file-types.ts";
 import type { GitCheckoutOptions } from "./git.ts";
 import type { LogRange, Process, ProcessLogs, StartProcessOptions } from "./process-types.ts";
+import type { CheckChangesOptions, CheckChangesResult, WatchOptions } from "./watch.ts";
 
 type Streamed = ExecOptions & { stream: true; onOutput?: undefined };
 type Buffered = ExecOptions & ExecCallbacks<Uint8Array> & { encoding: "buffer" };
@@ -149,6 +150,22 @@ export interface SessionMethods {
 
   /** A directory's content, or one file, as a tar stream. Throws FILE_NOT_FOUND. */
   downloadArchive(path: string): Promise<ReadableStream<Uint8Array>>;
+
+  /**
+   * What happens in a directory, as server-sent FileWatchSSEEvents for `parseSSEStream`. Resolves when the watch is set:
+   * what happens from then on is told, also in directories that are made meanwhile. Changes of one kind to one file within
+   * 75 ms are told at most twice. Where events were lost an `error` with `overflow` says so, and the watch goes on. A watch
+   * in which nothing happens lets the sandbox sleep; then it is `stopped`. Cancel the stream to end it.
+   *
+   * Throws FILE_NOT_FOUND, NOT_DIRECTORY, LIMIT_REACHED, VALIDATION_FAILED for `include` together with `exclude`.
+   */
+  watch(path: string, options?: WatchOptions): Promise<ReadableStream<Uint8Array>>;
+
+  /**
+   * Whether anything has happened in a directory since the version of an earlier answer to the same question, for callers
+   * that were away. Without `since` it is "unchanged", with the version to begin at. Errors as `watch`.
+   */
+  checkChanges(path: string, options?: CheckChangesOptions): Promise<CheckChangesResult>;
 
   /**
    * Clones a git repository: by http, https, ssh, or from a path inside the sandbox.

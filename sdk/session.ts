@@ -21,6 +21,8 @@ import type { LogRange, Process, ProcessLogs, StartProcessOptions } from "./proc
 import * as processes from "./process.ts";
 import type { Scope } from "./scope.ts";
 import type { Session } from "./session-methods.ts";
+import { checkChanges, watch } from "./watch.ts";
+import type { CheckChangesOptions, CheckChangesResult, WatchOptions } from "./watch.ts";
 
 type AnyExecOptions = ExecOptions & ExecCallbacks<string> & ExecCallbacks<Uint8Array>;
 
@@ -130,6 +132,14 @@ export class SessionHandle implements Session {
 
   downloadArchive(path: string): Promise<ReadableStream<Uint8Array>> {
     return files.downloadArchive(this.#scope, path);
+  }
+
+  watch(path: string, options: WatchOptions = {}): Promise<ReadableStream<Uint8Array>> {
+    return watch(this.#scope, path, options);
+  }
+
+  checkChanges(path: string, options: CheckChangesOptions = {}): Promise<CheckChangesResult> {
+    return checkChanges(this.#scope, path, options);
   }
 
   gitCheckout(repoUrl: string, options: GitCheckoutOptions = {}): Promise<GitCheckoutResult> {

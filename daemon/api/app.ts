@@ -13,6 +13,7 @@ import type { Run } from "../sandbox/run.ts";
 import { portVerbs } from "../sandbox/port.ts";
 import { sessionVerbs } from "../sandbox/sessions.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
+import { watchVerbs } from "../sandbox/watch.ts";
 import { requireHost, requireToken, type Tokens } from "./access.ts";
 import { type Host, machineVerbs } from "./machine-verbs.ts";
 import { parseInput } from "./parse.ts";
@@ -40,6 +41,7 @@ export function makeApp(options: AppOptions): Hono<Env> {
     ...sessionVerbs,
     ...gitVerbs,
     ...portVerbs(machines, sandboxes),
+    ...watchVerbs,
     ...recordVerbs(sandboxes),
     ...machineVerbs(machines, host),
   };
