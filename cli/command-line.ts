@@ -11,6 +11,8 @@ const work: { [Verb in VerbName]: () => Promise<{ run: Run<Verb> }> } = {
   down: () => import("./down.ts"),
   run: () => import("./run.ts"),
   exec: () => import("./exec.ts"),
+  ps: () => import("./ps.ts"),
+  logs: () => import("./logs.ts"),
   ls: () => import("./ls.ts"),
   info: () => import("./info.ts"),
   rm: () => import("./rm.ts"),

@@ -1,11 +1,10 @@
 import { fstatSync } from "node:fs";
 import { Readable } from "node:stream";
-import { finished } from "node:stream/promises";
 import { parseDurationMs } from "../protocol/options.ts";
 import { getSandbox } from "../sdk/sandbox.ts";
 import { pairs, UsageError } from "./args.ts";
 import { connectionOf } from "./daemon.ts";
-import { printJson } from "./output.ts";
+import { printJson, write } from "./output.ts";
 import type { Call, Run } from "./table.ts";
 
 /** What a shell makes of a program that a signal ended. */
@@ -57,12 +56,6 @@ function hasInput(): boolean {
   } catch {
     return false; // standard input is closed
   }
-}
-
-/** Resolves when there is room for more: a slow reader slows the command, and nothing piles up here. */
-async function write(stream: NodeJS.WriteStream, data: Uint8Array): Promise<void> {
-  if (stream.write(data)) return;
-  await Promise.race([new Promise((resolve) => stream.once("drain", resolve)), finished(stream)]);
 }
 
 /** The first signal stops the command and waits for its end, the second leaves at once. */

@@ -1,3 +1,4 @@
+import { finished } from "node:stream/promises";
 import { stripVTControlCharacters, styleText } from "node:util";
 
 /** Result of a verb, for people. */
@@ -13,6 +14,12 @@ export function printJson(value: unknown): void {
 /** What is going on, for people: on stderr, and only when it is a terminal. */
 export function note(text: string): void {
   if (process.stderr.isTTY) process.stderr.write(`${styleText("dim", text, { stream: process.stderr })}\n`);
+}
+
+/** Resolves when there is room for more: a slow reader slows the command, and nothing piles up here. */
+export async function write(stream: NodeJS.WriteStream, data: Uint8Array): Promise<void> {
+  if (stream.write(data)) return;
+  await Promise.race([new Promise((resolve) => stream.once("drain", resolve)), finished(stream)]);
 }
 
 // styleText leaves colours out where NO_COLOR is set or nobody would see them.

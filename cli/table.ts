@@ -102,6 +102,25 @@ export const verbs = {
     },
     examples: ["atoll ls", "atoll ls --state running --label team=data"],
   },
+  ps: {
+    summary: "List the background processes of a sandbox, without waking it",
+    arguments: ["id"],
+    options: { quiet: { short: "q", help: "print ids only" } },
+    about: "Those that programs start with startProcess: the ones that run, and the last 64 that have ended.",
+    examples: ["atoll ps box", "atoll ps box --json"],
+  },
+  logs: {
+    summary: "Print what a background process has printed",
+    arguments: ["id", "process"],
+    options: {
+      follow: { short: "f", help: "go on with what comes, until it ends" },
+      tail: { value: "LINES", short: "n", help: "only the last lines of what is there" },
+    },
+    about:
+      "Output comes back as it is, each stream on its own; the last MiB is kept. With --json stdout, stderr and the offset " +
+      "behind them are printed. Ctrl-C leaves the process as it is.",
+    examples: ["atoll logs box web", "atoll logs box web --follow --tail 20"],
+  },
   info: {
     summary: "Tell what is known of a sandbox, without waking it",
     arguments: ["id"],
