@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import {
   type Connection,
@@ -13,6 +16,7 @@ import {
 } from "../../sdk/index.ts";
 import { TestDaemon } from "../support/daemon.ts";
 import { assertNothingLeaked, snapshotHost } from "../support/leaks.ts";
+import { runProgram } from "../support/program.ts";
 import { until } from "../support/until.ts";
 
 let daemon: TestDaemon;
@@ -456,4 +460,49 @@ test("services go with their sandbox", async () => {
   await own.start();
   assert.deepEqual(await own.listProcesses(), []);
   await own.destroy();
+});
+
+/** The command line, pointed at this daemon. */
+function atoll(...args: string[]) {
+  const env = { ...process.env, ATOLL_URL: daemon.url, ATOLL_TOKEN: daemon.token, NO_COLOR: "1" };
+  return runProgram(process.execPath, [join(import.meta.dirname, "../../cli/main.ts"), ...args], { env });
+}
+
+test("the command line lists processes and prints what they printed", async () => {
+  const own = getSandbox(connection, "shown");
+  assert.match((await atoll("ps", "shown")).stderr, /Cannot find sandbox "shown"/);
+  const server = await own.startProcess("echo one; echo two; echo err >&2; read; echo three; exit 4", {
+    processId: "web",
+  });
+  await server.waitForLog("err");
+  assert.match((await atoll("ps", "shown")).stdout, /^ID .*\nweb +\d+ +running +0 s ago +echo one; echo two/);
+  const [listed] = JSON.parse((await atoll("ps", "shown", "--json")).stdout) as Process[];
+  assert.deepEqual([listed?.id, listed?.status], ["web", "running"]);
+  const { stdout, stderr } = await atoll("logs", "shown", "web");
+  assert.deepEqual([stdout, stderr], ["one\ntwo\n", "err\n"]);
+  assert.equal((JSON.parse((await atoll("logs", "shown", "web", "--json")).stdout) as { offset: number }).offset, 12);
+  const following = atoll("logs", "shown", "web", "--follow", "--tail", "2");
+  await server.write("\n");
+  const followed = await following;
+  assert.deepEqual([followed.code, followed.stderr], [0, "err\n"]);
+  assert.match(followed.stdout, /^(two\n)?three\n$/);
+  assert.match((await atoll("ps", "shown")).stdout, /failed \(4\)/);
+  assert.equal((await atoll("logs", "shown", "nobody")).code, 3);
+  assert.equal((await atoll("logs", "shown", "web", "--tail", "x")).code, 2);
+  await own.stop();
+  assert.match((await atoll("ps", "shown")).stdout, /shown is asleep/);
+  await own.destroy();
+});
+
+test("the page's program runs as it stands there", async () => {
+  const page = await readFile(join(import.meta.dirname, "../../docs/processes.md"), "utf8");
+  const dir = await mkdtemp(join(tmpdir(), "atoll-page-"));
+  try {
+    await writeFile(join(dir, "program.ts"), /```ts\n([^]*?)```/.exec(page)?.[1] ?? "");
+    const { code, stdout, stderr } = await atoll("run", join(dir, "program.ts"));
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^web running <h1>hello<\/h1>\n\{ exitCode: 143, signal: 'SIGTERM' \}\n$/);
+  } finally {
+    await rm(dir, { recursive: true });
+  }
 });
