@@ -43,10 +43,13 @@ func (e *events) subscribe() (<-chan agentEvent, func()) {
 	}
 }
 
+// A daemon follows the events of a thousand idle sandboxes, and looks at their processes itself: rarer than on a log.
+const eventsBeat = 6
+
 func (a *agent) getEvents(w http.ResponseWriter, r *http.Request, _ []string) error {
 	reader, leave := a.events.subscribe()
 	defer leave()
-	heartbeat := time.NewTicker(a.times.heartbeat)
+	heartbeat := time.NewTicker(eventsBeat * a.times.heartbeat)
 	defer heartbeat.Stop()
 	w.Header().Set("content-type", "application/x-ndjson")
 	lines := json.NewEncoder(w)
