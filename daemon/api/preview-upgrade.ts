@@ -14,7 +14,6 @@ const keepAliveMs = 30_000;
 export async function relayUpgrade(
   request: IncomingMessage,
   socket: Duplex,
-  head: Buffer,
   response: ServerResponse,
   passage: Passage,
 ): Promise<void> {
@@ -22,7 +21,7 @@ export async function relayUpgrade(
     throw toTrouble(error);
   });
   if (outcome.inner === undefined) return passBack(request, outcome.answer, response, passage);
-  const { answer, inner, innerHead } = outcome;
+  const { answer, inner } = outcome;
   passage.onAnswer();
   const raw = toVisitor(answer.rawHeaders, 101, passage.shared);
   const protocol = answer.headers.upgrade ?? request.headers.upgrade ?? "";
@@ -34,14 +33,10 @@ export async function relayUpgrade(
   }
   response.detachSocket(socket as never);
   socket.write(`${lines.join("\r\n")}\r\n\r\n`, "latin1");
-  if (innerHead.length > 0) inner.unshift(innerHead);
-  if (head.length > 0) socket.unshift(head);
   await join(socket, inner, () => passage.run.activity.touch());
 }
 
-type Outcome = { answer: IncomingMessage } & (
-  { inner: Duplex; innerHead: Buffer } | { inner?: never; innerHead?: never }
-);
+type Outcome = { answer: IncomingMessage; inner?: Duplex };
 
 function ask(
   request: IncomingMessage,
@@ -68,10 +63,12 @@ function ask(
     outgoing.once("close", () => socket.off("close", onGone));
     outgoing.on("error", reject);
     outgoing.on("response", (answer) => resolve({ answer }));
-    outgoing.on("upgrade", (answer, inner, innerHead) => {
+    outgoing.on("upgrade", (answer, inner, head) => {
       socket.off("close", onGone);
       inner.allowHalfOpen = true;
-      resolve({ answer, inner, innerHead });
+      // at once: a stream that has ended meanwhile takes nothing back
+      if (head.length > 0) inner.unshift(head);
+      resolve({ answer, inner });
     });
     outgoing.end();
   });

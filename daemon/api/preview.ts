@@ -23,7 +23,7 @@ export type Sight = {
 } & ({ label: string } | { sandbox: string; port: number });
 
 /** A sandbox that takes longer to wake, and its server to listen, is tried again by the visitor. */
-const readyMs = 25_000;
+const readyMs = 15_000;
 
 /** A server that thinks longer before it answers no longer keeps its sandbox awake by that alone. */
 const thinkingMs = 10 * 60_000;
@@ -55,12 +55,14 @@ export class Previews {
 
   /** Answers a request for another protocol on its bare socket; never throws. */
   async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, sight: Sight): Promise<void> {
+    // at once: a stream that has ended meanwhile takes nothing back
+    if (head.length > 0) socket.unshift(head);
     const response = new ServerResponse(request);
     response.shouldKeepAlive = false;
     response.assignSocket(socket as never);
     response.once("finish", () => socket.end());
     socket.on("error", () => socket.destroy());
-    await this.#visit(request, response, sight, (passage) => relayUpgrade(request, socket, head, response, passage));
+    await this.#visit(request, response, sight, (passage) => relayUpgrade(request, socket, response, passage));
   }
 
   async #visit(

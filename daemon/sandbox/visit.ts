@@ -18,7 +18,7 @@ export async function connectToPort(run: Run, port: number, signal: AbortSignal)
     } catch (error) {
       if (!SandboxError.is(error, "SERVICE_NOT_RESPONDING") || !mayListenSoon(run)) throw error;
     }
-    await pause(waitMs, undefined, { signal });
+    await pause(waitMs, undefined, { signal }).catch(() => signal.throwIfAborted()); // its own words are not the reason
   }
 }
 
