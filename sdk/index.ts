@@ -36,6 +36,8 @@ export type {
   StartProcessOptions,
   WaitForPortOptions,
 } from "./process-types.ts";
+export { proxyToSandbox } from "./port-fetch.ts";
+export type { ExposedPortInfo, ExposePortOptions, ExposePortResult } from "./port-types.ts";
 export { getSandbox, Sandbox, type SandboxClass, type SandboxNamespace, type SandboxPlace } from "./sandbox.ts";
 export type { OutboundContext, OutboundHandler, SandboxFields, SandboxStatics } from "./sandbox-fields.ts";
 export type { SandboxMethods } from "./sandbox-methods.ts";

@@ -1,5 +1,6 @@
 import type { SandboxInfo } from "../protocol/sandbox.ts";
 import type { Variables } from "./exec-options.ts";
+import type { ExposedPortInfo, ExposePortOptions, ExposePortResult } from "./port-types.ts";
 import type { Session, SessionMethods, SessionOptions } from "./session-methods.ts";
 
 /** What can be done with a sandbox: everything a session can, in its default session, and what concerns it as a whole. */
@@ -24,6 +25,42 @@ export interface SandboxMethods extends SessionMethods {
 
   /** Forgets a session; its running commands go on. Throws SESSION_NOT_FOUND. */
   deleteSession(id: string): Promise<{ success: true; sessionId: string; timestamp: string }>;
+
+  /**
+   * Gives a port (1024 to 65535) a URL for browsers and programs; starts nothing. It stays valid over sleep and restarts until
+   * `unexposePort`; a visit wakes the sandbox, and its services. The server inside may listen on its loopback only. Of a port
+   * that has a URL already, the same one is given.
+   *
+   * Throws INVALID_PORT, PORT_ALREADY_EXPOSED when the port has a URL with another `token` or `auth`.
+   */
+  exposePort(port: number, options?: ExposePortOptions): Promise<ExposePortResult>;
+
+  /** Takes a port's URL back: who is connected through it is cut. Throws PORT_NOT_EXPOSED. */
+  unexposePort(port: number): Promise<void>;
+
+  /** The ports that have a URL; wakes nothing. */
+  getExposedPorts(): Promise<ExposedPortInfo[]>;
+
+  /** Whether a port has a URL; wakes nothing. */
+  isPortExposed(port: number): Promise<boolean>;
+
+  /** Whether this token opens the port's preview; compared in constant time, wakes nothing. */
+  validatePortToken(port: number, token: string): Promise<boolean>;
+
+  /**
+   * A request to a server in the sandbox, whether its port is exposed or not: an address (its host is what the server is told
+   * as X-Forwarded-Host) or a path. Wakes the sandbox, and waits for its services. Redirects are answers.
+   *
+   * Throws SERVICE_NOT_RESPONDING, with what is listening, when nobody listens on the port.
+   */
+  containerFetch(request: Request | URL | string, port: number): Promise<Response>;
+  containerFetch(request: Request | URL | string, init: RequestInit | undefined, port: number): Promise<Response>;
+
+  /**
+   * Passes a visitor's WebSocket on to a server in the sandbox: the answer to return from an app's `fetch`. Status 426 when the
+   * request wants no WebSocket. Throws NOT_SUPPORTED where the runtime's fetch knows no WebSockets (Node).
+   */
+  wsConnect(request: Request, port: number): Promise<Response>;
 
   /** Starts or wakes the sandbox; every verb that needs it does so by itself. Throws NOT_SUPPORTED for a snapshot. */
   start(options?: { snapshot?: string }): Promise<SandboxInfo>;

@@ -19,6 +19,9 @@ import type {
 import type { GitCheckoutOptions } from "./git.ts";
 import type { LogRange, Process, ProcessLogs, StartProcessOptions } from "./process-types.ts";
 import type { AbstractFields, AbstractStatics, SandboxFields, SandboxStatics } from "./sandbox-fields.ts";
+import { containerFetch, type FetchCall, wsConnect } from "./port-fetch.ts";
+import type { ExposedPortInfo, ExposePortOptions, ExposePortResult } from "./port-types.ts";
+import * as ports from "./ports.ts";
 import type { SandboxMethods } from "./sandbox-methods.ts";
 import { callIn, now, randomId, type Scope } from "./scope.ts";
 import { SessionHandle } from "./session.ts";
@@ -183,6 +186,34 @@ class SandboxHandle implements SandboxMethods {
     await scope.ready();
     await scope.transport.json("deleteSession", { params: { sandbox: this.id, session: id } });
     return { success: true, sessionId: id, timestamp: now() };
+  }
+
+  async exposePort(port: number, options: ExposePortOptions = {}): Promise<ExposePortResult> {
+    return ports.exposePort(this.#scope(null), port, options);
+  }
+
+  async unexposePort(port: number): Promise<void> {
+    return ports.unexposePort(this.#scope(null), port);
+  }
+
+  async getExposedPorts(): Promise<ExposedPortInfo[]> {
+    return ports.getExposedPorts(this.#scope(null));
+  }
+
+  async isPortExposed(port: number): Promise<boolean> {
+    return (await this.getExposedPorts()).some((exposed) => exposed.port === port);
+  }
+
+  async validatePortToken(port: number, token: string): Promise<boolean> {
+    return ports.validatePortToken(this.#scope(null), port, token);
+  }
+
+  async containerFetch(...call: FetchCall): Promise<Response> {
+    return containerFetch(this.#scope(null), ...call);
+  }
+
+  async wsConnect(request: Request, port: number): Promise<Response> {
+    return wsConnect(this.#scope(null), request, port);
   }
 
   async start(options: { snapshot?: string } = {}): Promise<SandboxInfo> {

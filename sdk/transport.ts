@@ -32,6 +32,11 @@ export type Transport = {
   ): AsyncGenerator<Arrived<EventOutput<V>>>;
   /** Bytes; `resumable` ones go on where a lost connection cut them. */
   bytes<V extends BytesVerb>(verb: V, call: CallOf<V>, options: { resumable: boolean }): Promise<Download>;
+  /**
+   * A request as it is, once, with the token; whatever is answered is the answer, redirects too. Throws
+   * SANDBOX_UNAVAILABLE when no daemon answers.
+   */
+  forward(path: string, init: RequestInit): Promise<Response>;
   /** Ends everything that is under way with ABORTED, and refuses what comes later. */
   close(): void;
 };
@@ -51,12 +56,15 @@ const repeatable: ReadonlySet<VerbName> = new Set<VerbName>([
   "destroy",
   "stopProcess",
   "setSessionEnv",
+  "exposePort",
+  "validatePortToken",
   "writeFile",
 ]);
 
 /** A transport to the daemon that `find` names; it is asked again after a loss, because a new daemon may be elsewhere. */
 export function createTransport(find: () => Promise<Endpoint>, patience: Patience = defaultPatience): Transport {
   const open = new Set<AbortController>();
+  const closing = new AbortController();
   let closed: SandboxError | undefined;
   let known: Endpoint | undefined;
   let last: Endpoint | undefined;
@@ -103,9 +111,27 @@ export function createTransport(find: () => Promise<Endpoint>, patience: Patienc
         throw error;
       }
     },
+    async forward(path, init) {
+      if (closed) throw closed;
+      const endpoint = known ?? (await where());
+      const signal = init.signal ? AbortSignal.any([closing.signal, init.signal]) : closing.signal;
+      const headers = new Headers(init.headers);
+      if (endpoint.token !== undefined) headers.set("authorization", `Bearer ${endpoint.token}`);
+      try {
+        return await fetch(endpoint.url + path, { ...init, headers, signal });
+      } catch (error) {
+        if (signal.aborted) throw aborted(signal.reason);
+        known = undefined;
+        const { lost } = lostBy(error);
+        throw new SandboxError("SANDBOX_UNAVAILABLE", `Cannot reach the daemon at ${endpoint.url}: ${lost}`, {
+          cause: error,
+        });
+      }
+    },
     close() {
       closed = new SandboxError("ABORTED", "Cannot go on: the connection was closed");
       for (const controller of open) controller.abort(closed);
+      closing.abort(closed);
     },
   };
 
