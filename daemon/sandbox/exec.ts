@@ -1,13 +1,13 @@
-import type { IncomingMessage } from "node:http";
 import { z } from "zod";
-import { AgentProcess, type ProcessEnd, type ProcessSpec, SignalResult } from "../../protocol/agent.ts";
+import { AgentProcess, type ProcessSpec, SignalResult } from "../../protocol/agent.ts";
 import { SandboxError } from "../../protocol/errors.ts";
 import type { ExecRequest } from "../../protocol/process.ts";
-import { type LogEntry, readLog } from "../link/log.ts";
+import type { LogEntry } from "../link/log.ts";
 import type { Call, ServeTable } from "./call.ts";
 import type { Machines } from "./machines.ts";
 import { waitForPort } from "./port-wait.ts";
 import { lifeOf, type NumberedEvent, parseEventId, type Place, toEvents } from "./process-events.ts";
+import { followProcess, openProcess, processPath as path } from "./process-log.ts";
 import { isBackground, toInfo, toInfoOfFailed } from "./process-info.ts";
 import { toSpec } from "./process-spec.ts";
 import type { Run } from "./run.ts";
@@ -45,26 +45,27 @@ export function processVerbs(machines: Machines): ServeTable<Verb> {
       return { processes: [...known, ...failed] };
     },
 
-    async getProcess(run, { params, query }) {
-      const live = await reach(run, params.process, query.run);
-      return (await findProcess(live, params.process)) ?? requireInfo(live, params.process);
+    getProcess(run, { params: { process }, query }) {
+      return inRun(run, process, query.run, async (live) => {
+        return (await findProcess(live, process)) ?? requireInfo(live, process);
+      });
     },
 
-    async followProcess(run, { params: { process }, query }, call) {
-      const live = await reach(run, process, query.run);
-      call.letGo();
-      const place = resumeAt(live, call);
-      if (place) await requireLife(live, process, place);
-      const quiet = query.output === "false";
-      const after = place?.offset ?? (quiet ? (await describe(live, process)).offset : query.after);
-      const log = await followProcess(live, process, after, query.follow === "true", call.signal);
-      const about = { run: live.number, processId: process, background: true };
-      return touching(live, toEvents(quiet ? withoutOutput(log) : log, about));
+    followProcess(run, { params: { process }, query }, call) {
+      return inRun(run, process, query.run, async (live) => {
+        call.letGo();
+        const place = resumeAt(live, call);
+        if (place) await requireLife(live, process, place);
+        const quiet = query.output === "false";
+        const after = place?.offset ?? (quiet ? (await describe(live, process)).offset : query.after);
+        const log = await followProcess(live, process, after, query.follow === "true", call.signal);
+        const about = { run: live.number, processId: process, background: true };
+        return touching(live, toEvents(quiet ? withoutOutput(log) : log, about));
+      });
     },
 
-    async waitForPort(run, { params: { process }, query }, call) {
-      const live = await reach(run, process, query.run);
-      return waitForPort(live, process, query, call.signal);
+    waitForPort(run, { params: { process }, query }, call) {
+      return inRun(run, process, query.run, (live) => waitForPort(live, process, query, call.signal));
     },
 
     async cleanProcesses(run) {
@@ -76,44 +77,33 @@ export function processVerbs(machines: Machines): ServeTable<Verb> {
       return { removed: outcomes.filter(({ status }) => status === "fulfilled").length };
     },
 
-    async writeStdin(run, { params, query, body }, call) {
-      const live = await reach(run, params.process, query.run);
-      await live.link.call(z.object({}), `${path(params.process)}/stdin`, {
-        method: "PUT",
-        query: { end: query.end === "true" },
-        body,
-        signal: call.signal,
-        answerWithinMs: false, // it waits until the program reads
-      });
-      return {};
+    writeStdin(run, { params: { process }, query, body }, call) {
+      return inRun(run, process, query.run, (live) =>
+        live.link.call(z.object({}), `${path(process)}/stdin`, {
+          method: "PUT",
+          query: { end: query.end === "true" },
+          body,
+          signal: call.signal,
+          answerWithinMs: false, // it waits until the program reads
+        }),
+      );
     },
 
-    async signalProcess(run, { params, query, body }) {
-      const ending = isEnding(body.signal);
+    async signalProcess(run, { params, query, body: { signal } }) {
+      const ending = isEnding(signal);
       if (!run && ending && query.run === undefined && forgetAsleep(params)) return { signalled: 0 };
-      const live = await reach(run, params.process, query.run);
-      const wasService = live.services.restartOf(params.process) !== undefined;
-      if (ending) live.services.forget(params.process);
-      try {
-        const json = { signal: body.signal };
-        return await live.link.call(SignalResult, `${path(params.process)}/signal`, { method: "POST", json });
-      } catch (error) {
-        if (wasService && SandboxError.is(error, "PROCESS_NOT_FOUND")) return { signalled: 0 }; // it was to be started
-        throw error;
-      }
+      const send = (live: Run) =>
+        live.link.call(SignalResult, `${path(params.process)}/signal`, { method: "POST", json: { signal } });
+      return inRun(run, params.process, query.run, (live) =>
+        ending ? endService(live, params.process, send, { signalled: 0 }) : send(live),
+      );
     },
 
     async stopProcess(run, { params, query, body }) {
       if (!run && query.run === undefined && forgetAsleep(params)) return {};
-      const live = await reach(run, params.process, query.run);
-      const wasService = live.services.restartOf(params.process) !== undefined;
-      live.services.forget(params.process);
-      try {
-        return await live.link.call(z.object({}), `${path(params.process)}/stop`, { method: "POST", json: body });
-      } catch (error) {
-        if (wasService && SandboxError.is(error, "PROCESS_NOT_FOUND")) return {};
-        throw error;
-      }
+      const send = (live: Run) =>
+        live.link.call(z.object({}), `${path(params.process)}/stop`, { method: "POST", json: body });
+      return inRun(run, params.process, query.run, (live) => endService(live, params.process, send, {}));
     },
 
     async signalAll(run, { params, body: { signal, background } }) {
@@ -178,76 +168,6 @@ async function openAttempt(run: Run, spec: ProcessSpec, signal: AbortSignal): Pr
   }
 }
 
-/** Starts a process, or attaches to the one with this id, and gives its log from `after` on. */
-export async function openProcess(
-  run: Run,
-  spec: ProcessSpec,
-  after: number,
-  signal: AbortSignal,
-): Promise<AsyncGenerator<LogEntry, void, undefined>> {
-  run.noteCommand(spec.id, spec.note);
-  const response = await run.link.open("/processes", { method: "POST", query: { after }, json: spec, signal });
-  return readOn(run, spec.id, response, after, signal);
-}
-
-async function followProcess(
-  run: Run,
-  id: string,
-  after: number,
-  follow: boolean,
-  signal: AbortSignal,
-): Promise<AsyncGenerator<LogEntry>> {
-  const response = await run.link.open(`${path(id)}/log`, { query: { after, follow }, signal });
-  return follow ? readOn(run, id, response, after, signal) : readLog(response, after);
-}
-
-/** A lost connection to a living agent is taken up again where it broke, a few times: then something is really wrong. */
-const reconnects = 3;
-
-/** Reads a log to its end. When the run ends first, the run's end is the process's. */
-async function* readOn(
-  run: Run,
-  id: string,
-  first: IncomingMessage,
-  after: number,
-  signal: AbortSignal,
-): AsyncGenerator<LogEntry, void, undefined> {
-  let response = first;
-  let offset = after;
-  for (let lost = 0; ; lost++) {
-    try {
-      for await (const entry of readLog(response, offset)) {
-        offset = entry.after;
-        yield entry.type === "ended" ? { ...entry, end: run.explain(entry.end) } : entry;
-        if (entry.type === "ended") return;
-      }
-      throw new SandboxError("AGENT_UNREACHABLE", "Cannot read the log: it was cut off");
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!SandboxError.is(error, "AGENT_UNREACHABLE")) throw error;
-      const end = await run.endIfDead();
-      if (end) {
-        yield { type: "ended", after: offset, end: endedWithRun(end.reason, end.at) };
-        return;
-      }
-      if (lost === reconnects) throw error;
-      response = await run.link.open(`${path(id)}/log`, { query: { after: offset, follow: true }, signal });
-    }
-  }
-}
-
-function endedWithRun(reason: string, endedAtMs: number): ProcessEnd {
-  return {
-    exitCode: 137,
-    signal: "SIGKILL",
-    reason: reason === "memory" ? "memory" : "stopped",
-    endedAtMs,
-    durationMs: 0,
-    cpuTimeMs: 0,
-    background: false,
-  };
-}
-
 /** Where the log of a process is read by somebody for days, the run is used only when something comes. */
 async function* touching(run: Run, events: AsyncIterable<NumberedEvent>): AsyncGenerator<NumberedEvent> {
   for await (const event of events) {
@@ -284,26 +204,55 @@ async function requireLife(run: Run, id: string, { life }: Place): Promise<void>
   });
 }
 
-/** The run that a handle means, once its services have been started: one of them may be meant. */
-async function reach(run: Run | undefined, process: string, wanted: number | undefined): Promise<Run> {
-  if (wanted !== undefined && wanted !== run?.number) {
-    throw new SandboxError(
-      "STALE_HANDLE",
-      `Cannot reach process "${process}": it belongs to run ${wanted} of the sandbox, which has ended`,
-      {
-        details: { run: wanted, ...(run && { currentRun: run.number }) },
-        suggestion: "Start the process again and use the new handle",
-      },
-    );
+/**
+ * Does something in the run that a handle means, once its services have been started: one of them may be meant. A run that
+ * ends meanwhile is one that has ended.
+ */
+async function inRun<T>(
+  run: Run | undefined,
+  process: string,
+  wanted: number | undefined,
+  work: (run: Run) => Promise<T>,
+): Promise<T> {
+  if (wanted !== undefined && wanted !== run?.number) throw stale(process, wanted, run?.number);
+  if (!run) throw asleep(process);
+  try {
+    await run.services.begun();
+    return await work(run);
+  } catch (error) {
+    if (!SandboxError.is(error, "AGENT_UNREACHABLE") || !(await run.endIfDead())) throw error;
+    throw wanted === undefined ? asleep(process) : stale(process, wanted, undefined);
   }
-  if (!run) {
-    throw new SandboxError(
-      "PROCESS_NOT_FOUND",
-      `Cannot find process "${process}": the sandbox is asleep, no process runs`,
-    );
+}
+
+function stale(process: string, run: number, currentRun: number | undefined): SandboxError {
+  return new SandboxError(
+    "STALE_HANDLE",
+    `Cannot reach process "${process}": it belongs to run ${run} of the sandbox, which has ended`,
+    {
+      details: { run, ...(currentRun !== undefined && { currentRun }) },
+      suggestion: "Start the process again and use the new handle",
+    },
+  );
+}
+
+function asleep(process: string): SandboxError {
+  return new SandboxError(
+    "PROCESS_NOT_FOUND",
+    `Cannot find process "${process}": the sandbox is asleep, no process runs`,
+  );
+}
+
+/** Ends a process that may be a service, which may be about to be started: then there is nobody to tell. */
+async function endService<T>(run: Run, id: string, send: (run: Run) => Promise<T>, nobody: T): Promise<T> {
+  const wasService = run.services.restartOf(id) !== undefined;
+  run.services.forget(id);
+  try {
+    return await send(run);
+  } catch (error) {
+    if (wasService && SandboxError.is(error, "PROCESS_NOT_FOUND")) return nobody;
+    throw error;
   }
-  await run.services.begun();
-  return run;
 }
 
 async function findProcess(run: Run, id: string) {
@@ -326,8 +275,4 @@ function requireInfo(run: Run, id: string) {
 
 function describe(run: Run, id: string): Promise<AgentProcess> {
   return run.link.call(AgentProcess, path(id));
-}
-
-function path(process: string): string {
-  return `/processes/${encodeURIComponent(process)}`;
 }

@@ -4,7 +4,7 @@ import type { GitCheckoutBody, GitCheckoutResult } from "../../protocol/file.ts"
 import type { EventOutput } from "../../protocol/verbs.ts";
 import type { ServeTable } from "./call.ts";
 import { environmentOf } from "./environment.ts";
-import { openProcess } from "./exec.ts";
+import { openProcess } from "./process-log.ts";
 import { workspace } from "./paths.ts";
 import type { Run } from "./run.ts";
 

@@ -8,6 +8,7 @@ import type { PortEvent } from "../../protocol/process.ts";
 import type { VerbInput } from "../../protocol/verbs.ts";
 import { dial } from "../link/dial.ts";
 import { readLog } from "../link/log.ts";
+import { processPath } from "./process-log.ts";
 import type { Run } from "./run.ts";
 
 type Query = VerbInput<"waitForPort">["query"];
@@ -33,7 +34,22 @@ export async function waitForPort(
   signal: AbortSignal,
 ): Promise<AsyncGenerator<{ event: PortEvent }>> {
   await requireRunning(run, process, query.port);
-  return wait(run, process, query, signal);
+  return unlessRunEnds(run, process, query.port, wait(run, process, query, signal));
+}
+
+async function* unlessRunEnds<T>(
+  run: Run,
+  process: string,
+  port: number,
+  events: AsyncGenerator<T>,
+): AsyncGenerator<T> {
+  try {
+    yield* events;
+  } catch (error) {
+    if (!SandboxError.is(error, "AGENT_UNREACHABLE") || !(await run.endIfDead())) throw error;
+    const words = `Cannot wait for port ${port}: the sandbox stopped, and process "${process}" with it`;
+    throw new SandboxError("PROCESS_EXITED_BEFORE_READY", words, { details: { processId: process } });
+  }
 }
 
 async function* wait(
@@ -92,7 +108,10 @@ function statusOf(stream: Duplex, { path, port }: Query, signal: AbortSignal): P
   return new Promise((resolve, reject) => {
     const headers = { host: `localhost:${port}`, accept: "*/*", connection: "close" };
     const outgoing = request({ createConnection: () => stream, path, headers, signal });
-    outgoing.on("response", ({ statusCode = 0 }) => resolve(statusCode));
+    outgoing.on("response", (response) => {
+      response.on("error", () => {}); // its body is not wanted
+      resolve(response.statusCode ?? 0);
+    });
     outgoing.on("error", reject);
     outgoing.on("upgrade", ({ statusCode = 0 }) => resolve(statusCode));
     outgoing.end();
@@ -104,7 +123,7 @@ const lastWordsBytes = 4_096;
 const lastWordsLines = 10;
 
 async function requireRunning(run: Run, id: string, port: number): Promise<void> {
-  const path = `/processes/${encodeURIComponent(id)}`;
+  const path = processPath(id);
   const { end, offset, windowStart } = await run.link.call(AgentProcess, path);
   if (!end) return;
   const after = Math.max(windowStart, offset - lastWordsBytes);
@@ -121,14 +140,20 @@ async function requireRunning(run: Run, id: string, port: number): Promise<void>
   );
 }
 
+/** What is told of who listens: a sandbox may have thousands of ports, and any name for a program. */
+const toldPorts = 10;
+const toldNameChars = 32;
+
 function late(id: string, query: Query, { why, listening }: { why: string; listening: ListeningPort[] }): SandboxError {
   const { port, timeoutMs } = query;
-  const others = listening.map((one) => `${one.port}${one.program === undefined ? "" : ` (${one.program})`}`);
-  const there = others.length > 0 ? `; listened on are ${[...new Set(others)].slice(0, 10).join(", ")}` : "";
+  const there = new Map(listening.map((one) => [one.port, one.program?.slice(0, toldNameChars)]));
+  const told = [...there].slice(0, toldPorts);
+  const others = told.map(([number, program]) => (program === undefined ? `${number}` : `${number} (${program})`));
+  const words = others.length > 0 ? `; listened on are ${others.join(", ")}` : "";
   return new SandboxError(
     "PROCESS_READY_TIMEOUT",
-    `Cannot see port ${port} of process "${id}" ready within ${timeoutMs} ms: ${why}${there}`,
-    { details: { processId: id, port, timeoutMs, listening: [...new Set(listening.map((one) => one.port))] } },
+    `Cannot see port ${port} of process "${id}" ready within ${timeoutMs} ms: ${why}${words}`,
+    { details: { processId: id, port, timeoutMs, listening: told.map(([number]) => number) } },
   );
 }
 

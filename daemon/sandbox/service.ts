@@ -5,6 +5,7 @@ import type { ExecRequest } from "../../protocol/process.ts";
 import type { Link } from "../link/link.ts";
 import type { Log } from "../log.ts";
 import type { Activity } from "./activity.ts";
+import { processPath } from "./process-log.ts";
 import { toSpec } from "./process-spec.ts";
 import type { SandboxRecord } from "./record.ts";
 import type { Service, ServiceTable } from "./service-table.ts";
@@ -211,7 +212,7 @@ export function isEnding(signal: string): boolean {
 }
 
 async function stopProcess(link: Link, id: string): Promise<void> {
-  const path = `/processes/${encodeURIComponent(id)}/stop`;
+  const path = `${processPath(id)}/stop`;
   const response = await link.open(path, { method: "POST", json: { reason: "killed" } });
   response.resume();
 }
