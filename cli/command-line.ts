@@ -17,6 +17,7 @@ const work: { [Verb in VerbName]: () => Promise<{ run: Run<Verb> }> } = {
   info: () => import("./info.ts"),
   rm: () => import("./rm.ts"),
   cp: () => import("./cp.ts"),
+  shell: () => import("./shell.ts"),
   watch: () => import("./watch.ts"),
   "image ls": () => import("./image-ls.ts"),
   "image build": () => import("./image-build.ts"),

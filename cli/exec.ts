@@ -5,6 +5,7 @@ import { getSandbox } from "../sdk/sandbox.ts";
 import { pairs, UsageError } from "./args.ts";
 import { connectionOf } from "./daemon.ts";
 import { printJson, write } from "./output.ts";
+import { showTerminal } from "./show-terminal.ts";
 import type { Call, Run } from "./table.ts";
 
 /** What a shell makes of a program that a signal ended. */
@@ -15,6 +16,10 @@ export const run: Run<"exec"> = async (call) => {
   const [id = ""] = call.arguments;
   const [file = "", ...args] = rest;
   const sandbox = getSandbox(connectionOf(values), id);
+  if (values.tty) {
+    const { cwd, user, env } = optionsOf(call);
+    return showTerminal(sandbox, { command: rest, cwd, user, env });
+  }
   const { signal, stoppedBy } = stopOnSignals();
   const options = { ...optionsOf(call), signal };
   if (values.json) {

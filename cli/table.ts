@@ -81,6 +81,7 @@ export const verbs = {
       user: { value: "USER", help: "as whom it runs; default: root" },
       timeout: { value: "TIME", help: 'end it after this time, such as "30s" or "5m"' },
       "no-stdin": { short: "n", help: "give it an empty standard input" },
+      tty: { short: "t", help: "in a terminal, which this one shows" },
     },
     about:
       "Makes the sandbox when there is none, and wakes it when it sleeps. Standard input is passed in, output comes back as it " +
@@ -146,6 +147,20 @@ export const verbs = {
       "atoll cp box:/workspace/dist .",
       "atoll cp box:/workspace - | tar t",
     ],
+  },
+  shell: {
+    summary: "Open a shell in a sandbox",
+    arguments: ["id"],
+    options: {
+      terminal: { value: "NAME", help: "the terminal of this name; begun when it is not there" },
+      cwd: { value: "DIR", help: "where it starts; default: the directory of the sandbox's default session" },
+      user: { value: "USER", help: "as whom it runs; default: root" },
+    },
+    about:
+      "Makes the sandbox when there is none, and wakes it when it sleeps. The shell's exit code is passed on. Ctrl-] d leaves " +
+      "the terminal as it is and tells how to come back; Ctrl-] Ctrl-] types one Ctrl-]. A lost connection, or a daemon that " +
+      "restarts, leaves the shell running, and the terminal comes back by itself.",
+    examples: ["atoll shell box", "atoll shell box --terminal build"],
   },
   watch: {
     summary: "Tell what happens in a directory of a sandbox, as it happens",

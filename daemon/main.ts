@@ -11,6 +11,8 @@ import { makeApp } from "./api/app.ts";
 import { serveFront, servePaths } from "./api/front.ts";
 import { listenTcp, listenUnix } from "./api/listen.ts";
 import { Previews } from "./api/preview.ts";
+import { serveTerminals } from "./api/terminal.ts";
+import { Tickets } from "./api/ticket.ts";
 import { type Config, configFrom } from "./config.ts";
 import { openCgroups } from "./linux/cgroup.ts";
 import { type Log, openLog } from "./log.ts";
@@ -87,7 +89,7 @@ export async function serve(config: Config, log: Log = openLog(config.logLevel))
   };
   const finish = (work: Promise<void>) => void work.then(ended.resolve, ended.reject);
 
-  const options = { machines, sandboxes, tokens, host };
+  const options = { machines, sandboxes, tokens, tickets: new Tickets(), host };
   const names = new Set(["localhost", "127.0.0.1", "::1", config.listen.host, ...config.names]);
   const api = getRequestListener(makeApp({ ...options, names }).fetch);
   const onUnix = getRequestListener(makeApp({ ...options, names: undefined }).fetch);
@@ -99,7 +101,8 @@ export async function serve(config: Config, log: Log = openLog(config.logLevel))
     names,
     proto: protoOf(config),
   });
-  const tcp = opened.use(await listenTcp(front, config.listen.host, config.listen.port));
+  const serving = serveTerminals(front, { ...options, names, log });
+  const tcp = opened.use(await listenTcp(serving, config.listen.host, config.listen.port));
   const url = originOf(config.listen.host, tcp.port);
   machines.previewPlaces.apiPort = tcp.port;
   if (config.previewListen) {

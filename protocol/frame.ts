@@ -23,6 +23,11 @@ export const frameKinds = {
 
 export type FrameKind = (typeof frameKinds)[keyof typeof frameKinds];
 
+/** What goes to the agent, for a terminal: bytes for it to read, and JSON TerminalSize. */
+export const inputKinds = { input: 32, resize: 33 } as const;
+
+export type InputKind = (typeof inputKinds)[keyof typeof inputKinds];
+
 export const frameHeaderBytes = 16;
 
 /** The agent cuts output at 256 KiB and JSON is small; a longer frame is a lie. */
@@ -70,7 +75,7 @@ function join(first: Uint8Array, second: Uint8Array): Uint8Array {
 }
 
 /** One frame as bytes. */
-export function encodeFrame(kind: FrameKind, offset: number, payload: Uint8Array): Uint8Array {
+export function encodeFrame(kind: FrameKind | InputKind, offset: number, payload: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(frameHeaderBytes + payload.length);
   const view = new DataView(bytes.buffer);
   view.setUint8(0, kind);

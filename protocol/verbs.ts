@@ -28,6 +28,7 @@ import {
 } from "./process.ts";
 import { ExposedPort, ExposePortBody, PortInPath } from "./port.ts";
 import { ConnectionInfo, ListQuery, SandboxInfo, SandboxSettings } from "./sandbox.ts";
+import { CreateTerminal, TerminalId, TerminalInfo, Ticket, TicketBody } from "./terminal.ts";
 import { ChangesBody, ChangesResult, WatchBody, WatchEvent } from "./watch.ts";
 
 /**
@@ -58,6 +59,7 @@ const ofSandbox = z.strictObject({ sandbox: SandboxId });
 const ofProcess = z.strictObject({ sandbox: SandboxId, process: ShortId });
 const ofSession = z.strictObject({ sandbox: SandboxId, session: ShortId });
 const ofPort = z.strictObject({ sandbox: SandboxId, port: PortInPath });
+const ofTerminal = z.strictObject({ sandbox: SandboxId, terminal: TerminalId });
 const ofImage = z.strictObject({ image: ImageName });
 const done = { json: z.object({}) };
 
@@ -323,6 +325,45 @@ export const verbs = {
     body: SignalAllBody,
     output: { json: z.object({ signalled: z.number().int() }) },
     summary: "Send a signal to every process of the sandbox, or to every background one",
+  },
+
+  createTerminal: {
+    method: "POST",
+    path: "/v1/sandboxes/:sandbox/terminals",
+    needs: "start",
+    params: ofSandbox,
+    query: none,
+    body: CreateTerminal,
+    output: { json: TerminalInfo },
+    summary: "Begin a terminal, or find the one with this id that runs",
+  },
+  listTerminals: {
+    method: "GET",
+    path: "/v1/sandboxes/:sandbox/terminals",
+    needs: "running",
+    params: ofSandbox,
+    query: none,
+    output: { json: z.object({ terminals: z.array(TerminalInfo) }) },
+    summary: "Terminals, running and ended",
+  },
+  closeTerminal: {
+    method: "DELETE",
+    path: "/v1/sandboxes/:sandbox/terminals/:terminal",
+    needs: "running",
+    params: ofTerminal,
+    query: none,
+    output: done,
+    summary: "Hang up: everything that runs in the terminal gets SIGHUP, SIGTERM, after 5 s SIGKILL",
+  },
+  createTicket: {
+    method: "POST",
+    path: "/v1/sandboxes/:sandbox/tickets",
+    needs: "record",
+    params: ofSandbox,
+    query: none,
+    body: TicketBody,
+    output: { json: Ticket },
+    summary: "What opens one terminal's WebSocket once, within 60 s, where no header can be sent",
   },
 
   createSession: {

@@ -53,6 +53,7 @@ function manifest({
     engines: { node: ">=20.3" },
     exports: {
       ".": { types: "./sdk/index.d.ts", default: "./sdk/index.js" },
+      "./xterm": { types: "./sdk/xterm.d.ts", default: "./sdk/xterm.js" },
       "./package.json": "./package.json",
     },
     files: ["sdk", "protocol"],

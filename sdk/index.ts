@@ -42,6 +42,7 @@ export { getSandbox, Sandbox, type SandboxClass, type SandboxNamespace, type San
 export type { OutboundContext, OutboundHandler, SandboxFields, SandboxStatics } from "./sandbox-fields.ts";
 export type { SandboxMethods } from "./sandbox-methods.ts";
 export type { Session, Session as ExecutionSession, SessionMethods, SessionOptions } from "./session-methods.ts";
+export type { Terminal, TerminalOptions, TerminalOutput, TerminalViewOptions } from "./terminal.ts";
 export type {
   CheckChangesOptions,
   CheckChangesResult,

@@ -26,6 +26,7 @@ import type { SandboxMethods } from "./sandbox-methods.ts";
 import { callIn, now, randomId, type Scope } from "./scope.ts";
 import { SessionHandle } from "./session.ts";
 import type { Session, SessionOptions } from "./session-methods.ts";
+import type { Terminal, TerminalOptions, TerminalViewOptions } from "./terminal.ts";
 import type { CheckChangesOptions, CheckChangesResult, WatchOptions } from "./watch.ts";
 
 /** Where a sandbox is: what `getSandbox` gives to the class it makes. */
@@ -145,6 +146,18 @@ class SandboxHandle implements SandboxMethods {
 
   downloadArchive(path: string): Promise<ReadableStream<Uint8Array>> {
     return this.#own.downloadArchive(path);
+  }
+
+  createTerminal(options?: TerminalOptions): Promise<Terminal> {
+    return this.#own.createTerminal(options);
+  }
+
+  terminal(request: Request, options?: TerminalViewOptions): Promise<Response> {
+    return this.#own.terminal(request, options);
+  }
+
+  createTerminalUrl(options?: TerminalViewOptions & { origin?: string | undefined }): Promise<string> {
+    return this.#own.createTerminalUrl(options);
   }
 
   watch(path: string, options?: WatchOptions): Promise<ReadableStream<Uint8Array>> {

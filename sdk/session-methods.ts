@@ -14,6 +14,7 @@ import type {
 } from "./file-types.ts";
 import type { GitCheckoutOptions } from "./git.ts";
 import type { LogRange, Process, ProcessLogs, StartProcessOptions } from "./process-types.ts";
+import type { Terminal, TerminalOptions, TerminalViewOptions } from "./terminal.ts";
 import type { CheckChangesOptions, CheckChangesResult, WatchOptions } from "./watch.ts";
 
 type Streamed = ExecOptions & { stream: true; onOutput?: undefined };
@@ -150,6 +151,29 @@ export interface SessionMethods {
 
   /** A directory's content, or one file, as a tar stream. Throws FILE_NOT_FOUND. */
   downloadArchive(path: string): Promise<ReadableStream<Uint8Array>>;
+
+  /**
+   * Begins a terminal with a shell of its own, or `command`, in the session's directory; with the `id` of one that runs, that
+   * one is looked at. It outlives the program, the connection and the daemon, until its program ends, `close` or sleep.
+   *
+   * Throws NOT_SUPPORTED where there is no WebSocket (Node before 22), FILE_NOT_FOUND for a missing `cwd`.
+   */
+  createTerminal(options?: TerminalOptions): Promise<Terminal>;
+
+  /**
+   * Passes a browser's WebSocket on to the terminal of this session (begun when it is not there), in an app that can answer
+   * with an upgraded one. The Response is 426 for a request that asks for none.
+   *
+   * Throws NOT_SUPPORTED where a Response cannot be a WebSocket, as in plain Node: there let the browser come to the daemon
+   * itself, with a ticket (`createTerminalUrl`).
+   */
+  terminal(request: Request, options?: TerminalViewOptions): Promise<Response>;
+
+  /**
+   * A URL that opens the terminal of this session once, within 60 s, for a browser's WebSocket: it holds a ticket, never the
+   * token. `origin`: only for pages from there.
+   */
+  createTerminalUrl(options?: TerminalViewOptions & { origin?: string | undefined }): Promise<string>;
 
   /**
    * What happens in a directory, as server-sent FileWatchSSEEvents for `parseSSEStream`. Resolves when the watch is set:

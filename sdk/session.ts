@@ -21,6 +21,8 @@ import type { LogRange, Process, ProcessLogs, StartProcessOptions } from "./proc
 import * as processes from "./process.ts";
 import type { Scope } from "./scope.ts";
 import type { Session } from "./session-methods.ts";
+import { createTerminal, createTerminalUrl, terminal } from "./terminal.ts";
+import type { Terminal, TerminalOptions, TerminalViewOptions } from "./terminal.ts";
 import { checkChanges, watch } from "./watch.ts";
 import type { CheckChangesOptions, CheckChangesResult, WatchOptions } from "./watch.ts";
 
@@ -132,6 +134,18 @@ export class SessionHandle implements Session {
 
   downloadArchive(path: string): Promise<ReadableStream<Uint8Array>> {
     return files.downloadArchive(this.#scope, path);
+  }
+
+  createTerminal(options: TerminalOptions = {}): Promise<Terminal> {
+    return createTerminal(this.#scope, options);
+  }
+
+  terminal(request: Request, options: TerminalViewOptions = {}): Promise<Response> {
+    return terminal(this.#scope, request, options);
+  }
+
+  createTerminalUrl(options: TerminalViewOptions & { origin?: string | undefined } = {}): Promise<string> {
+    return createTerminalUrl(this.#scope, options);
   }
 
   watch(path: string, options: WatchOptions = {}): Promise<ReadableStream<Uint8Array>> {

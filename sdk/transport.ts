@@ -37,6 +37,8 @@ export type Transport = {
    * SANDBOX_UNAVAILABLE when no daemon answers.
    */
   forward(path: string, init: RequestInit): Promise<Response>;
+  /** Where the daemon is now, for what is no call: a WebSocket. */
+  endpoint(): Promise<Endpoint>;
   /** Ends everything that is under way with ABORTED, and refuses what comes later. */
   close(): void;
 };
@@ -128,6 +130,7 @@ export function createTransport(find: () => Promise<Endpoint>, patience: Patienc
         });
       }
     },
+    endpoint: where,
     close() {
       closed = new SandboxError("ABORTED", "Cannot go on: the connection was closed");
       for (const controller of open) controller.abort(closed);

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { Hono, type Context } from "hono";
 import { openapi } from "../../protocol/openapi.ts";
+import { terminalSocketPath } from "../../protocol/terminal.ts";
 import { type VerbName, verbs, type VerbShape } from "../../protocol/verbs.ts";
 import { SandboxError } from "../../protocol/errors.ts";
 import type { Log } from "../log.ts";
@@ -13,10 +14,12 @@ import type { Run } from "../sandbox/run.ts";
 import { portVerbs } from "../sandbox/port.ts";
 import { sessionVerbs } from "../sandbox/sessions.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
+import { terminalVerbs } from "../sandbox/terminal.ts";
 import { watchVerbs } from "../sandbox/watch.ts";
 import { requireHost, requireToken, type Tokens } from "./access.ts";
 import { type Host, machineVerbs } from "./machine-verbs.ts";
 import { parseInput } from "./parse.ts";
+import { type Tickets, ticketVerbs } from "./ticket.ts";
 import { recordVerbs } from "./record-verbs.ts";
 import { bytesResponse, eventResponse, type EventSource } from "./respond.ts";
 
@@ -24,6 +27,7 @@ export type AppOptions = {
   machines: Machines;
   sandboxes: Sandboxes;
   tokens: Tokens;
+  tickets: Tickets;
   /** Host names that the API answers to. Undefined on a unix socket, which no browser reaches. */
   names: ReadonlySet<string> | undefined;
   host: Host;
@@ -34,7 +38,7 @@ type Env = { Variables: { requestId: string } };
 
 /** The API: one route for each row of the table of verbs, nothing beside it but its description. */
 export function makeApp(options: AppOptions): Hono<Env> {
-  const { machines, sandboxes, tokens, names, host } = options;
+  const { machines, sandboxes, tokens, tickets, names, host } = options;
   const serve: ServeTable<VerbName> = {
     ...processVerbs(machines),
     ...fileVerbs,
@@ -42,6 +46,8 @@ export function makeApp(options: AppOptions): Hono<Env> {
     ...gitVerbs,
     ...portVerbs(machines, sandboxes),
     ...watchVerbs,
+    ...terminalVerbs,
+    ...ticketVerbs(tickets),
     ...recordVerbs(sandboxes),
     ...machineVerbs(machines, host),
   };
@@ -73,6 +79,12 @@ export function makeApp(options: AppOptions): Hono<Env> {
     await next();
   });
   app.get("/v1/openapi.json", (context) => context.json(openapi(host.version)));
+  // as a WebSocket it never comes here
+  app.get(terminalSocketPath, (context) => {
+    const why = "it is a WebSocket, and the request does not ask for one";
+    const error = new SandboxError("VALIDATION_FAILED", `Cannot open the terminal: ${why}`);
+    return context.json(error.toJSON(), 426, { upgrade: "websocket", connection: "upgrade" });
+  });
   for (const [name, verb] of Object.entries(verbs) as [VerbName, VerbShape][]) {
     app.on(verb.method, verb.path, (context) => answer(context, name, verb));
   }

@@ -11,12 +11,17 @@ const dialLimitMs = 10_000;
  * Throws what the agent refuses, SERVICE_NOT_RESPONDING where nobody listens, or AGENT_UNREACHABLE.
  */
 export function dial(link: Link, port: number, signal: AbortSignal): Promise<Duplex> {
+  return upgrade(link, `/dial?port=${port}`, "atoll-tcp", signal);
+}
+
+/** A connection to the agent that has become one of this protocol. */
+export function upgrade(link: Link, path: string, protocol: string, signal: AbortSignal): Promise<Duplex> {
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
     const outgoing = request({
       createConnection: () => link.connect(),
-      path: `/dial?port=${port}`,
-      headers: { connection: "Upgrade", upgrade: "atoll-tcp" },
+      path,
+      headers: { connection: "Upgrade", upgrade: protocol },
       maxHeaderSize: 8 * 1024,
     });
     const timer = setTimeout(() => outgoing.destroy(unreachable(`no answer in ${dialLimitMs} ms`)), dialLimitMs);

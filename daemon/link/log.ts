@@ -1,4 +1,4 @@
-import type { IncomingMessage } from "node:http";
+import type { Readable } from "node:stream";
 import { ProcessEnd, ProcessStarted, Truncated } from "../../protocol/agent.ts";
 import { ErrorBody, SandboxError } from "../../protocol/errors.ts";
 import { decodeFrames, frameKinds } from "../../protocol/frame.ts";
@@ -17,7 +17,7 @@ export type LogEntry =
  * follows the end. Throws AGENT_UNREACHABLE when it is cut off or makes no sense, or the error that the agent sent.
  * `before` is the offset that was asked for.
  */
-export async function* readLog(response: IncomingMessage, before: number): AsyncGenerator<LogEntry, void, undefined> {
+export async function* readLog(response: Readable, before: number): AsyncGenerator<LogEntry, void, undefined> {
   let offset = before;
   const decoder = new TextDecoder();
   let ended = false;
@@ -66,7 +66,7 @@ export async function* readLog(response: IncomingMessage, before: number): Async
 /** A log that is waited for beats every 10 s; three missed beats and it counts as lost. What the caller does meanwhile is not silence. */
 const silenceLimitMs = 35_000;
 
-async function* unlessSilent(response: IncomingMessage): AsyncGenerator<Uint8Array, void, undefined> {
+async function* unlessSilent(response: Readable): AsyncGenerator<Uint8Array, void, undefined> {
   const chunks = response.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]();
   for (;;) {
     const timer = setTimeout(() => response.destroy(unreachable("its log fell silent")), silenceLimitMs);
@@ -77,7 +77,7 @@ async function* unlessSilent(response: IncomingMessage): AsyncGenerator<Uint8Arr
 }
 
 /** Nothing follows the end but the end of the answer: its connection can be used again, if it comes at once. */
-function release(response: IncomingMessage): void {
+function release(response: Readable): void {
   const timer = setTimeout(() => response.destroy(), 1_000).unref();
   response.once("close", () => clearTimeout(timer));
   response.resume();
