@@ -12,6 +12,7 @@ const work: { [Verb in VerbName]: () => Promise<{ run: Run<Verb> }> } = {
   run: () => import("./run.ts"),
   exec: () => import("./exec.ts"),
   ps: () => import("./ps.ts"),
+  port: () => import("./port.ts"),
   logs: () => import("./logs.ts"),
   ls: () => import("./ls.ts"),
   info: () => import("./info.ts"),

@@ -110,6 +110,21 @@ export const verbs = {
     about: "Those that programs start with startProcess: the ones that run, and the last 64 that have ended.",
     examples: ["atoll ps box", "atoll ps box --json"],
   },
+  port: {
+    summary: "Give a port of a sandbox a URL, or list those that have one",
+    arguments: ["id", "port?"],
+    options: {
+      name: { value: "NAME", help: "a name for people" },
+      "url-token": { value: "TEXT", help: "the secret in the URL, 1 to 16 of a-z, 0-9 and _; default: random" },
+      auth: { value: "WHO", help: "token (who knows the URL), bearer (who sends the API's token) or public" },
+      hostname: { value: "DOMAIN", help: "the URL's domain; default: the daemon's" },
+      remove: { help: "take the URL back" },
+    },
+    about:
+      "The URL stays valid over sleep and restarts; a visit wakes the sandbox and its services. Nothing is woken now. " +
+      "The same port again prints the same URL.",
+    examples: ["atoll port box 3000", "atoll port box", "atoll port box 3000 --remove"],
+  },
   logs: {
     summary: "Print what a background process has printed",
     arguments: ["id", "process"],
