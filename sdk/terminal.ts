@@ -75,7 +75,7 @@ export async function createTerminal(scope: Scope, options: TerminalOptions): Pr
   };
   const { pid } = await callIn(scope, "createTerminal", { body });
   const queue = outputQueue();
-  const exited = Promise.withResolvers<{ code: number; signal?: string }>();
+  const exited = settledLater<{ code: number; signal?: string }>();
   exited.promise.catch(() => {}); // who does not ask needs no answer
   const socket = openTerminalSocket({
     reconnect: true,
@@ -105,6 +105,14 @@ export async function createTerminal(scope: Scope, options: TerminalOptions): Pr
       });
     },
   };
+}
+
+/** Promise.withResolvers, which Node 20 does not have. */
+function settledLater<T>() {
+  let resolve!: (value: T) => void;
+  let reject!: (error: Error) => void;
+  const promise = new Promise<T>((done, fail) => ([resolve, reject] = [done, fail]));
+  return { promise, resolve, reject };
 }
 
 function placeOf(seen: Seen | undefined): Record<string, string> {
