@@ -64,6 +64,7 @@ var errnoCodes = map[syscall.Errno]string{
 var statuses = map[string]int{
 	"VALIDATION_FAILED":      400,
 	"INVALID_COMMAND":        400,
+	"INVALID_PORT":           400,
 	"IS_DIRECTORY":           400,
 	"NOT_DIRECTORY":          400,
 	"NOT_EMPTY":              400,
@@ -83,6 +84,7 @@ var statuses = map[string]int{
 	"ABORTED":                499,
 	"INTERNAL_ERROR":         500,
 	"NOT_SUPPORTED":          501,
+	"SERVICE_NOT_RESPONDING": 502,
 	"NO_SPACE":               507,
 }
 

@@ -65,6 +65,9 @@ type agent struct {
 	processes *processes
 	sessions  *sessions
 	events    *events
+	watches   *watches
+	changes   *changes
+	ports     *ports
 }
 
 func newAgent(chosen settings) (*agent, error) {
@@ -72,6 +75,7 @@ func newAgent(chosen settings) (*agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("Cannot open /dev/null: %w", err)
 	}
+	watches := newWatches()
 	return &agent{
 		settings:  chosen,
 		times:     chosen.times,
@@ -84,6 +88,9 @@ func newAgent(chosen settings) (*agent, error) {
 		processes: newProcesses(chosen.times),
 		sessions:  loadSessions(chosen.sessions, chosen.workspace),
 		events:    newEvents(),
+		watches:   watches,
+		changes:   newChanges(watches),
+		ports:     newPorts("/proc"),
 	}, nil
 }
 
@@ -165,6 +172,10 @@ func (a *agent) routes() []route {
 		{"PUT", "/sessions/*", a.putSession},
 		{"PATCH", "/sessions/*", a.patchSession},
 		{"DELETE", "/sessions/*", a.deleteSession},
+		{"POST", "/watches", a.postWatch},
+		{"POST", "/changes", a.postChanges},
+		{"GET", "/ports", a.getPorts},
+		{"GET", "/dial", a.getDial},
 	}
 }
 
