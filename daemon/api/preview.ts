@@ -73,7 +73,9 @@ export class Previews {
   ): Promise<void> {
     const { socket } = request;
     const over = new AbortController();
-    const leave = () => over.abort(new SandboxError("ABORTED", "Cannot go on: the visitor has gone"));
+    const leave = () => {
+      if (!response.writableFinished) over.abort(new SandboxError("ABORTED", "Cannot go on: the visitor has gone"));
+    };
     response.once("close", leave);
     const timer = setTimeout(() => over.abort(notReady()), readyMs);
     using cleanup = new DisposableStack();
