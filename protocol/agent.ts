@@ -97,7 +97,7 @@ export type ProcessStarted = z.infer<typeof ProcessStarted>;
 /** How a process ended. An exit code is always there: 128 + signal when a signal ended it, 124 after a timeout, 127 not found, 126 not executable. */
 export const ProcessEnd = z.object({
   exitCode: z.number().int(),
-  signal: z.string().optional(),
+  signal: z.string().max(16).optional(),
   /** Why, when it did not end by itself. */
   reason: z.enum(["timeout", "aborted", "killed", "memory", "stopped"]).optional(),
   endedAtMs: z.number(),

@@ -1,4 +1,4 @@
-import { Readable } from "node:stream";
+import type { Readable } from "node:stream";
 import { encodeEvent, keepAliveMs } from "../../protocol/event-stream.ts";
 import type { SandboxError } from "../../protocol/errors.ts";
 import type { BytesAnswer } from "../sandbox/call.ts";
@@ -64,5 +64,44 @@ export function eventResponse(
 export function bytesResponse(answer: BytesAnswer, done: (complete: boolean) => void): Response {
   answer.body.once("close", () => done(answer.body.complete));
   const headers = { "content-type": "application/octet-stream", "cache-control": "no-store", ...answer.headers };
-  return new Response(Readable.toWeb(answer.body) as ReadableStream<Uint8Array>, { status: answer.status, headers });
+  return new Response(joined(answer.body), { status: answer.status, headers });
+}
+
+/** What has come since the last look, as one chunk: a sender of single bytes must not cost us an object each. */
+function joined(source: Readable): ReadableStream<Uint8Array> {
+  const chunks = read(source);
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const { done, value } = await chunks.next();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+      cancel: () => void source.destroy(),
+    },
+    new ByteLengthQueuingStrategy({ highWaterMark: bufferBytes }),
+  );
+}
+
+async function* read(source: Readable): AsyncGenerator<Uint8Array, void, undefined> {
+  source.on("error", () => {}); // looked at below
+  for (;;) {
+    const chunk = source.read() as Uint8Array | null;
+    if (chunk !== null) yield chunk;
+    else if (source.readableEnded) return;
+    else if (source.destroyed) throw source.errored ?? new Error("The bytes were cut off");
+    else await move(source);
+  }
+}
+
+/** Waits until `read` may give something else. */
+function move(source: Readable): Promise<void> {
+  const events = ["readable", "end", "error", "close"];
+  return new Promise((resolve) => {
+    const moved = () => {
+      for (const event of events) source.off(event, moved);
+      resolve();
+    };
+    for (const event of events) source.on(event, moved);
+  });
 }

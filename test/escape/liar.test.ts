@@ -174,7 +174,7 @@ test("endless heartbeats hold up nobody else, and stop when their reader leaves"
 test("the daemon's memory has stayed within bounds through all of it", () => {
   const grown = peakMemoryMiB() - memoryBefore;
   // A download in chunks of one byte costs most: some 60 KiB of them wait at each hop, a few hundred bytes for each.
-  assert.ok(grown < 700, `${Math.round(grown)} MiB more at the peak`);
+  assert.ok(grown < 300, `${Math.round(grown)} MiB more at the peak`);
 });
 
 test("stop and destroy do not wait for a liar", { timeout: 60_000 }, async () => {
