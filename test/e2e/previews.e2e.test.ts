@@ -29,13 +29,13 @@ before(async () => {
 
 after(() => daemon[Symbol.asyncDispose]());
 
-const server = readFile(new URL("../fixtures/preview/server.cjs", import.meta.url));
+const server = readFile(new URL("../fixtures/preview/server.mjs", import.meta.url));
 
 async function serving(id: string, options: { restart?: "wake"; args?: string } = {}): Promise<Sandbox> {
   const { restart = "never", args = "" } = options;
   const sandbox = getSandbox(connection, id);
-  await sandbox.writeFile("/workspace/server.cjs", await server);
-  const process = await sandbox.startProcess(`node server.cjs ${args}`, { processId: "web", restart });
+  await sandbox.writeFile("/workspace/server.mjs", await server);
+  const process = await sandbox.startProcess(`node server.mjs ${args}`, { processId: "web", restart });
   await process.waitForLog(/listening/);
   return sandbox;
 }
@@ -104,7 +104,7 @@ test("a server on ::1 or on every address is reached as well", async () => {
     [3001, "::1"],
     [3002, "0.0.0.0"],
   ] as const) {
-    const process = await box.startProcess(`node server.cjs ${port} ${address}`);
+    const process = await box.startProcess(`node server.mjs ${port} ${address}`);
     await process.waitForLog(/listening/);
     assert.equal((await fetch(`${(await box.exposePort(port)).url}/echo`)).status, 200, address);
   }
@@ -350,7 +350,7 @@ test("a service that does not listen in time is a page that looks again", async 
 
 test("a URL that is taken back is a 404, and who is connected is cut", async () => {
   const { url: taken } = await box.exposePort(3001);
-  await box.startProcess("node server.cjs 3003");
+  await box.startProcess("node server.mjs 3003");
   const exposed = await box.exposePort(3003);
   const open = await until("it answers", async () => {
     const response = await fetch(`${exposed.url}/events`);
