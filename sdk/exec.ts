@@ -61,6 +61,7 @@ async function collect<T extends string | Uint8Array>(
         options.onComplete?.(result);
         return result;
       }
+      case "caught-up": // of logs that are not followed
       case "error": // thrown by the transport
     }
   }
@@ -177,6 +178,7 @@ async function* execEvents(scope: Scope, command: Command, options: ExecOptions)
           yield encode(id, { type, timestamp, exitCode: event.exitCode, result });
           break;
         }
+        case "caught-up": // of logs that are not followed
         case "error": // thrown by the transport
       }
     }
