@@ -8,7 +8,7 @@ import { TerminalId, type TerminalMessage, TerminalQuery, ViewerMessage } from "
 import type { Log } from "../log.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import { type Attached, type Viewer, viewTerminal } from "../sandbox/terminal-view.ts";
-import { requireHost, requireToken, type Tokens } from "./access.ts";
+import { hostName, requireHost, requireToken, type Tokens } from "./access.ts";
 import type { Serving } from "./listen.ts";
 import type { Tickets } from "./ticket.ts";
 
@@ -41,8 +41,11 @@ export function serveTerminals(serving: Serving, options: TerminalOptions): Serv
     perMessageDeflate: false,
   });
   setInterval(() => pingAll(server), pingMs).unref();
-  const isTerminal = (request: IncomingMessage) =>
-    request.headers.upgrade?.toLowerCase() === "websocket" && socketPath.test(request.url ?? "");
+  // By host first: the page of a preview may have a path like ours.
+  const isTerminal = ({ headers, url }: IncomingMessage) =>
+    options.names.has(hostName(headers.host ?? "")) &&
+    headers.upgrade?.toLowerCase() === "websocket" &&
+    socketPath.test(url ?? "");
   return {
     request: serving.request,
     wantsUpgrade: (request) => isTerminal(request) || serving.wantsUpgrade(request),

@@ -1,4 +1,4 @@
-import type { DatabaseSync } from "node:sqlite";
+import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { ExecRequest, Restart } from "../../protocol/process.ts";
 
 /** A process that is started again: what was asked for when it was made, and the last run in which it was started. */
@@ -13,9 +13,12 @@ export type Service = {
 /** The rows of services. They go with their sandbox. Every change is one transaction, done when the method returns. */
 export class ServiceTable {
   readonly #db: DatabaseSync;
+  /** Prepared once: every start of a process asks. */
+  readonly #find: StatementSync;
 
   constructor(db: DatabaseSync) {
     this.#db = db;
+    this.#find = db.prepare("SELECT * FROM services WHERE sandbox_key = ? AND id = ?");
   }
 
   /** Those of a sandbox, in the order in which they were made. */
@@ -27,7 +30,7 @@ export class ServiceTable {
   }
 
   find(sandboxKey: string, id: string): Service | undefined {
-    const row = this.#db.prepare("SELECT * FROM services WHERE sandbox_key = ? AND id = ?").get(sandboxKey, id);
+    const row = this.#find.get(sandboxKey, id);
     return row && toService(row);
   }
 
