@@ -8,8 +8,8 @@ import { requireIsolation } from "../runtime/host.ts";
 import { requireCapacity } from "./capacity.ts";
 import { changeConfig, defaultImage, limitsOf, newConfig, type StoredConfig } from "./config.ts";
 import { giveBack } from "./give-back.ts";
+import { describeSandbox } from "./info.ts";
 import { groupOf, type Machines } from "./machines.ts";
-import { describePort } from "./port.ts";
 import type { RunEnd, SandboxRecord } from "./record.ts";
 import { Run } from "./run.ts";
 import { startRun } from "./start.ts";
@@ -317,30 +317,8 @@ export class Sandboxes {
   }
 
   #describe(record: SandboxRecord): SandboxInfo {
-    const { config } = record;
-    const { ports, previewPlaces } = this.#machines;
     const live = this.#live.get(record.key);
-    const lastActive =
-      live?.state === "running" ? Date.now() - Math.round(live.run.activity.idleMs()) : record.lastActive;
-    return {
-      id: record.name,
-      state: live?.state ?? (record.runNumber === 0 ? "none" : "asleep"),
-      run: record.runNumber,
-      isolation: config.isolation,
-      image: { name: record.image, digest: record.imageDigest },
-      instance: config.instance,
-      labels: config.labels,
-      ports: ports.of(record.key).map((row) => {
-        const { port, name, url } = describePort(row, previewPlaces, live?.state === "running");
-        return { port, ...(name !== undefined && { name }), url };
-      }),
-      created: record.created,
-      lastActive: Math.max(lastActive, record.lastActive),
-      sleepAfterMs: config.sleepAfterMs,
-      keepAlive: config.keepAlive,
-      ...(config.maxLifetimeMs !== null && { maxLifetimeMs: config.maxLifetimeMs }),
-      ...(record.lastEnd && { lastEnd: record.lastEnd }),
-    };
+    return describeSandbox(this.#machines, record, live?.state, live?.state === "running" ? live.run : undefined);
   }
 
   #journal(record: SandboxRecord, type: string, data: Record<string, unknown>): void {
