@@ -93,9 +93,9 @@ func TestCommandsOfOneSessionRunAtTheSameTime(t *testing.T) {
 	a := startAgent(t)
 	a.say("default", "mkfifo one two three")
 	commands := map[string]string{
-		"one":   "A=1; D=first; cat one >/dev/null",
-		"two":   "B=1; cat two >/dev/null; cd /etc",
-		"three": "cat three >/dev/null; C=1; D=last",
+		"one":   "touch 1; A=1; D=first; cat one >/dev/null",
+		"two":   "touch 2; B=1; cat two >/dev/null; cd /etc",
+		"three": "touch 3; cat three >/dev/null; C=1; D=last",
 	}
 	ended := map[string]chan struct{}{}
 	for name, text := range commands {
@@ -103,6 +103,7 @@ func TestCommandsOfOneSessionRunAtTheSameTime(t *testing.T) {
 		ended[name] = done
 		go func() { a.run(inSession("default", text)); close(done) }()
 	}
+	a.run(script("cd " + a.workspace + "; until [ -e 1 ] && [ -e 2 ] && [ -e 3 ]; do sleep 0.01; done")) // all have begun
 	for _, name := range []string{"two", "one", "three"} {
 		a.run(script("echo >" + a.workspace + "/" + name)) // waits until the command has opened it
 		<-ended[name]
