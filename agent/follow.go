@@ -10,6 +10,9 @@ import (
 // One write to the link: as large as a read from a pipe, so that a loud stream costs one system call a piece.
 const batchBytes = 64 << 10
 
+// A sleeping reader's batch is no larger than this.
+const idleBatchBytes = 4 << 10
+
 // follower writes a log as frames to one reader.
 type follower struct {
 	process  *process
@@ -99,17 +102,16 @@ func (f *follower) flush() bool {
 
 // sleep waits for something to send; false when the reader is gone.
 func (f *follower) sleep(more, gone <-chan struct{}, heartbeat <-chan time.Time) bool {
+	if cap(f.batch) > idleBatchBytes {
+		f.batch = nil // a thousand terminals may sleep at once, each after a screen full
+	}
 	var replaced <-chan struct{}
 	if f.foreground != nil {
 		replaced = f.foreground.replaced
 	}
-	done := f.process.done
-	if f.endedAlready() {
-		done = nil
-	}
 	select {
 	case <-more:
-	case <-done:
+	case <-f.process.done: // also when that was since this reader looked
 	case <-heartbeat:
 		f.batch = appendFrame(f.batch, frameHeartbeat, f.position, nil)
 		return f.flush()
@@ -122,11 +124,6 @@ func (f *follower) sleep(more, gone <-chan struct{}, heartbeat <-chan time.Time)
 		return false
 	}
 	return true
-}
-
-func (f *follower) endedAlready() bool {
-	end, _ := f.endNow()
-	return end != nil
 }
 
 // sent notes how far the foreground reader is; false when it no longer is the one. Others count for nothing.
