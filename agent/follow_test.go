@@ -2,22 +2,17 @@ package main
 
 import "testing"
 
-func TestAnEndIsToldAtOnceAlsoWhenItComesWhileTheReaderLooks(t *testing.T) {
-	a := startAgent(t)
-	for i := 0; i < 300; i++ {
-		log := a.start(makeSpec(argv("true"), roll))
-		for {
-			f, err := log.next()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if f.kind == frameHeartbeat {
-				t.Fatal("a heartbeat came before the end")
-			}
-			if f.kind == frameEnded {
-				break
-			}
-		}
-		log.body.Close()
+func TestAnEndThatComesWhileTheReaderLooksIsToldAtOnce(t *testing.T) {
+	p := &process{log: newProcessLog(false, 0), done: make(chan struct{})}
+	f := follower{process: p, wait: true}
+	if end, _ := f.endNow(); end != nil {
+		t.Fatal("it has not ended yet")
+	}
+	p.log.seal()
+	more := f.collect(1) // nothing is there, and after the end nothing comes
+	p.end = &processEnd{}
+	close(p.done)
+	if !f.sleep(more, nil, nil) {
+		t.Error("the reader is thought to be gone")
 	}
 }
