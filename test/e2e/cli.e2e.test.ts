@@ -220,7 +220,7 @@ test("a killed daemon's sandboxes are found by the next one, and down ends them 
   // Nobody serves, but a sandbox runs: down brings a daemon back to end it.
   assert.match(await succeeds("down"), /Every sandbox sleeps/);
   assert.match(await succeeds("down"), /No daemon is up/);
-  assert.deepEqual([...(await snapshotHost(dataDir)).things.keys()], []);
+  await assertNothingLeaked({ ...(await snapshotHost(dataDir)), things: new Map() });
 
   await succeeds("run", join(programs, "exits.ts"));
   assert.equal(await succeeds("exec", "box", "--", "cat", "/workspace/kept"), "kept\n");
