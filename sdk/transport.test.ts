@@ -198,7 +198,9 @@ test("a stream goes on through a daemon that is away for a while", async () => {
 });
 
 test("a stream whose daemon stays away fails with SANDBOX_UNAVAILABLE", async () => {
-  const server = await scriptedServer([events(event("1-0", start), "cut")]);
+  // A reader that asks again before the server has gone is cut off again.
+  const cut = events("", "cut");
+  const server = await scriptedServer([events(event("1-0", start), "cut"), ...Array.from({ length: 50 }, () => cut)]);
   const reading = read(server.url);
   await server[Symbol.asyncDispose]();
   await assert.rejects(reading, { code: "SANDBOX_UNAVAILABLE" });

@@ -66,7 +66,7 @@ test("a command's input, output and exit code are passed through as they are", a
 test("a megabyte of any bytes goes in and comes out unchanged", async () => {
   const file = join(workDir, "bytes");
   await writeFile(file, randomBytes(1_000_000));
-  const { stdout } = await runProgram(
+  const { stdout, stderr } = await runProgram(
     "/bin/sh",
     [
       ...["-c", '"$0" "$1" exec box -- cat <bytes | cmp - bytes && echo same'],
@@ -74,7 +74,7 @@ test("a megabyte of any bytes goes in and comes out unchanged", async () => {
     ],
     { cwd: workDir, env },
   );
-  assert.equal(stdout, "same\n");
+  assert.deepEqual({ stdout, stderr }, { stdout: "same\n", stderr: "" });
 });
 
 test("options of a command reach it, and its result is printed as JSON", async () => {
