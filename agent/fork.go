@@ -17,6 +17,8 @@ type program struct {
 	// files become the child's descriptors 0, 1, 2, ...
 	files []int
 	user  *credential
+	// terminal: descriptor 0 becomes the terminal that controls the child's session.
+	terminal bool
 	// processLimit is RLIMIT_NPROC; 0 leaves it as it is.
 	processLimit uint64
 	oomScoreAdj  string
@@ -42,6 +44,7 @@ const (
 	stepUser
 	stepDirectory
 	stepFiles
+	stepTerminal
 	stepExec
 )
 
@@ -58,6 +61,7 @@ type childPlan struct {
 	argv, env []*byte
 	files     []int
 	parked    []int
+	terminal  bool
 	hasUser   bool
 	uid, gid  uintptr
 	groups    []uint32
@@ -107,7 +111,7 @@ func startProgram(p program) (int, error) {
 }
 
 func planChild(p program) (*childPlan, error) {
-	plan := &childPlan{files: p.files, parked: make([]int, len(p.files))}
+	plan := &childPlan{files: p.files, terminal: p.terminal, parked: make([]int, len(p.files))}
 	var err error
 	if plan.path, err = syscall.BytePtrFromString(p.path); err != nil {
 		return nil, err
@@ -195,6 +199,12 @@ func forkChild(plan *childPlan) (int, syscall.Errno) {
 	}
 	for i = 0; i < len(plan.files); i++ {
 		if _, _, errno = syscall.RawSyscall(syscall.SYS_DUP3, uintptr(plan.parked[i]), uintptr(i), 0); errno != 0 {
+			goto failed
+		}
+	}
+	plan.failedAt = stepTerminal
+	if plan.terminal {
+		if _, _, errno = syscall.RawSyscall(syscall.SYS_IOCTL, 0, syscall.TIOCSCTTY, 0); errno != 0 {
 			goto failed
 		}
 	}

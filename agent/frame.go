@@ -15,6 +15,10 @@ const (
 	frameHeartbeat = 19
 	frameError     = 20
 
+	// To the agent, for a terminal.
+	frameInput  = 32
+	frameResize = 33
+
 	frameHeaderBytes = 16
 )
 

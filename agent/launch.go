@@ -97,8 +97,8 @@ func checkSpec(spec *processSpec) error {
 		return bad("defaultCwd %q is no absolute path", spec.DefaultCwd)
 	case spec.RingBytes < 0 || spec.TimeoutMs < 0:
 		return bad("ringBytes and timeoutMs must be positive")
-	case spec.Pty != nil:
-		return refuse("NOT_SUPPORTED", "Cannot start a process: terminals are not built yet")
+	case spec.Pty != nil && (spec.Mode != "roll" || spec.Stdin.Kind != "none"):
+		return bad("a terminal is read in mode roll, and is an input itself")
 	}
 	for _, argument := range spec.Command.Argv {
 		if strings.IndexByte(argument, 0) >= 0 {
@@ -181,6 +181,18 @@ func asShortage(err error) error {
 
 func (l *launch) openPipes() error {
 	p := l.process
+	if l.spec.Pty != nil {
+		opened, end, err := openTerminal(*l.spec.Pty, l.account.credential)
+		if err != nil {
+			return err
+		}
+		p.terminal = opened
+		p.pumps = append(p.pumps, opened.pump(p))
+		l.childEnds = append(l.childEnds, end)
+		l.program.files = append(l.program.files, end, end, end)
+		l.program.terminal = true
+		return nil
+	}
 	switch l.spec.Stdin.Kind {
 	case "none":
 		l.program.files = append(l.program.files, l.agent.null)
@@ -335,6 +347,9 @@ func (l *launch) baseEnvironment() map[string]string {
 	env := map[string]string{
 		"HOME": l.account.home, "USER": l.account.name, "LOGNAME": l.account.name, "SHELL": l.account.shell,
 	}
+	if l.spec.Pty != nil {
+		env["TERM"] = defaultTerm
+	}
 	for name, value := range l.spec.Env {
 		env[name] = value
 	}
@@ -424,7 +439,7 @@ func (l *launch) failed(err error) (*process, func(), error) {
 	}
 	p := l.process
 	l.abandon()
-	p.log.append(frameStderr, []byte(l.unfound.text+"\n"))
+	p.say(l.unfound.text)
 	var end exitStatus
 	end.status = syscall.WaitStatus(l.unfound.exitCode << 8)
 	none := 0

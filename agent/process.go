@@ -34,6 +34,7 @@ type process struct {
 	moved     chan struct{}
 	session   *sessionRun // nil without one
 	stdin     *stdinPipe  // nil unless it is a pipe
+	terminal  *terminal   // nil without one
 	kills     int64       // memory kills in the sandbox when it started
 	timeout   *time.Timer
 
@@ -182,16 +183,25 @@ func (p *process) describe(status exitStatus, endedAt time.Time) *processEnd {
 	}
 	if end.Reason == "" && end.ExitCode == exitSignalled+int(syscall.SIGKILL) && p.agent.limits.memoryKills() > p.kills {
 		end.Reason = "memory"
-		p.log.append(frameStderr, []byte(memoryLine(p.agent.limits.memoryBytes())))
+		p.say(memoryLine(p.agent.limits.memoryBytes()))
 	}
 	return end
 }
 
+// say adds a line of the agent's own to what the process printed.
+func (p *process) say(line string) {
+	if p.terminal != nil {
+		p.log.append(frameStdout, []byte(line+"\r\n"))
+	} else {
+		p.log.append(frameStderr, []byte(line+"\n"))
+	}
+}
+
 func memoryLine(limitBytes int64) string {
 	if limitBytes == 0 {
-		return "Killed: the memory of the sandbox is used up\n"
+		return "Killed: the memory of the sandbox is used up"
 	}
-	return fmt.Sprintf("Killed: the memory of the sandbox is used up (limit %d MiB)\n", limitBytes>>20)
+	return fmt.Sprintf("Killed: the memory of the sandbox is used up (limit %d MiB)", limitBytes>>20)
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -79,7 +79,6 @@ func TestRefusalsSayWhatAndWhy(t *testing.T) {
 		{"VALIDATION_FAILED", []change{func(s *processSpec) { text := "x"; s.Command = processCommand{Argv: []string{"x"}, Script: &text} }}},
 		{"INVALID_COMMAND", []change{argv("echo", "a\x00b")}},
 		{"INVALID_COMMAND", []change{script("echo a\x00b")}},
-		{"NOT_SUPPORTED", []change{argv("true"), func(s *processSpec) { s.Pty = &ptySize{80, 24} }}},
 		{"SESSION_NOT_FOUND", []change{inSession("nobody-made-it", "true")}},
 	} {
 		refusal := a.refused(one.spec...)

@@ -166,6 +166,8 @@ func (a *agent) routes() []route {
 		{"PUT", "/processes/*/stdin", a.putStdin},
 		{"POST", "/processes/*/signal", a.postSignal},
 		{"POST", "/processes/*/stop", a.postStop},
+		{"GET", "/processes/*/attach", a.getAttach},
+		{"POST", "/processes/*/resize", a.postResize},
 		{"POST", "/signal", a.postSignalAll},
 		{"GET", "/sessions", a.getSessions},
 		{"GET", "/sessions/*", a.getSession},

@@ -40,13 +40,8 @@ type processSpec struct {
 	Mode       string             `json:"mode"`
 	RingBytes  int                `json:"ringBytes,omitempty"`
 	TimeoutMs  int64              `json:"timeoutMs,omitempty"`
-	Pty        *ptySize           `json:"pty,omitempty"`
+	Pty        *terminalSize      `json:"pty,omitempty"`
 	Note       json.RawMessage    `json:"note,omitempty"`
-}
-
-type ptySize struct {
-	Cols int `json:"cols"`
-	Rows int `json:"rows"`
 }
 
 // stdinSpec is "none", "pipe", or bytes. Kind is "none", "pipe" or "bytes".
