@@ -17,6 +17,11 @@ type linkFixtures struct {
 		Payload string `json:"payload"`
 		Bytes   string `json:"bytes"`
 	} `json:"frames"`
+	InputFrames []struct {
+		Kind    byte   `json:"kind"`
+		Payload string `json:"payload"`
+		Bytes   string `json:"bytes"`
+	} `json:"inputFrames"`
 }
 
 func readFixtures(t testing.TB) linkFixtures {
@@ -49,6 +54,13 @@ func TestEveryExampleOfTheProtocolIsReadAndWrittenUnchanged(t *testing.T) {
 		"RemoveRequest":  func() any { return new(removeRequest) },
 		"MoveRequest":    func() any { return new(moveRequest) },
 		"AgentEvent":     func() any { return new(agentEvent) },
+		"WatchRequest":   func() any { return new(watchRequest) },
+		"WatchEvent":     func() any { return new(watchEvent) },
+		"WatchLine":      func() any { return new(watchLine) },
+		"ChangesRequest": func() any { return new(changesRequest) },
+		"ChangesAnswer":  func() any { return new(changesAnswer) },
+		"ListeningPort":  func() any { return new(listeningPort) },
+		"TerminalSize":   func() any { return new(terminalSize) },
 		"ErrorBody":      func() any { return new(agentError) },
 	}
 	for name, examples := range readFixtures(t).Examples {
@@ -84,6 +96,19 @@ func sameJSON(one, other []byte) bool {
 		return false
 	}
 	return reflect.DeepEqual(a, b)
+}
+
+func TestFramesOfATerminalsViewerAreKnown(t *testing.T) {
+	known := map[byte]bool{frameInput: true, frameResize: true}
+	for _, one := range readFixtures(t).InputFrames {
+		payload, _ := base64.StdEncoding.DecodeString(one.Payload)
+		want, _ := base64.StdEncoding.DecodeString(one.Bytes)
+		if !known[one.Kind] || !bytes.Equal(appendFrame(nil, one.Kind, 0, payload), want) {
+			t.Errorf("kind %d: %x", one.Kind, want)
+		}
+		delete(known, one.Kind)
+	}
+	equal(t, "kinds without an example", len(known), 0)
 }
 
 func TestFramesAreWrittenAsTheProtocolDoes(t *testing.T) {

@@ -7,13 +7,18 @@ import { ErrorBody } from "./errors.ts";
  *   POST   /watches                        WatchRequest -> WatchLine a line each, `ready` first, a heartbeat every 10 s
  *   POST   /changes                        ChangesRequest -> ChangesAnswer
  *   GET    /ports                          { ports: ListeningPort[] }: the kernel's table of listening TCP sockets
- *   GET    /dial?port=N                    Upgrade: atoll-tcp -> 101, then the bytes of a connection to 127.0.0.1, else ::1
+ *   GET    /dial?port=N                    Upgrade: atoll-tcp -> 101, then the bytes of a connection to 127.0.0.1, else ::1,
+ *                                          else the address that is listened on. SERVICE_NOT_RESPONDING names what listens
  *   GET    /processes/ID/attach?after=     Upgrade: atoll-terminal -> 101, then frames both ways (frame.ts): the log from
- *                                          `after` on; to the agent input bytes and TerminalSize
+ *                                          `after` on; to the agent input bytes and TerminalSize. Who closes its half leaves
  *   POST   /processes/ID/resize            TerminalSize -> {}
  */
 
-/** Which paths a watch tells: globs of a path's last part ("*.ts"), or of the whole relative path where it has a slash. */
+/**
+ * Which paths a watch tells: globs of a path's last part ("*.ts"), or of the whole relative path where it has a slash;
+ * with `*`, `?`, `[a-z]`, `{a,b}` and `**`. What is excluded is not even watched. Whatever is included, it is told when a
+ * directory is moved: what lies in it was moved with it.
+ */
 const WatchedPaths = {
   path: z.string(),
   session: z.string().optional(),
@@ -24,7 +29,10 @@ const WatchedPaths = {
 
 export const WatchRequest = z.object({
   ...WatchedPaths,
-  /** Changes of one kind to one path within this time are told once. */
+  /**
+   * The first change of a kind to a file is told at once; what else happens to this file within this time is told at its
+   * end, each kind once, in the order in which each happened last. What happens to directories is not joined.
+   */
   joinMs: z.number().int().min(0).max(10_000),
 });
 export type WatchRequest = z.infer<typeof WatchRequest>;
@@ -34,6 +42,11 @@ export const WatchEvent = z.object({
   /** Absolute. */
   path: z.string(),
   isDirectory: z.boolean(),
+  /**
+   * Of a directory's `move_to`: where it was before, when that is watched too; all that lies in it was moved with it. Where
+   * it came from elsewhere this is absent, and what lies in it is told by `create`.
+   */
+  movedFrom: z.string().optional(),
   atMs: z.number(),
 });
 export type WatchEvent = z.infer<typeof WatchEvent>;
@@ -54,7 +67,10 @@ export type WatchLine = z.infer<typeof WatchLine>;
 export const ChangesRequest = z.object({ ...WatchedPaths, since: z.string().optional() });
 export type ChangesRequest = z.infer<typeof ChangesRequest>;
 
-/** `resync`: it cannot be told what happened since then (the agent is another, or events were lost). */
+/**
+ * `resync`: it cannot be told what happened since then (the agent is another, events were lost, or nobody asked for long).
+ * Without `since` it is `unchanged`, with the first version.
+ */
 export const ChangesAnswer = z.object({ status: z.enum(["unchanged", "changed", "resync"]), version: z.string() });
 export type ChangesAnswer = z.infer<typeof ChangesAnswer>;
 

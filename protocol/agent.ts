@@ -84,7 +84,10 @@ export const ProcessSpec = z.object({
   ringBytes: z.number().int().positive().optional(),
   /** After this time the whole tree gets SIGTERM, after 5 s SIGKILL; the end says timedOut, exit code 124. */
   timeoutMs: z.number().int().positive().optional(),
-  /** A terminal instead of pipes: one stream (stdout). */
+  /**
+   * A terminal instead of pipes: one stream (stdout), mode roll, stdin "none"; TERM is set where it is not. The program is
+   * as fast as the furthest of its viewers (attach); where nobody looks its output is read at some megabytes a second.
+   */
   pty: z.object({ cols: z.number().int().min(1).max(1_000), rows: z.number().int().min(1).max(1_000) }).optional(),
   /** Given back in AgentProcess: what the daemon wants to know of it after a restart of its own. */
   note: z.record(z.string(), z.unknown()).optional(),

@@ -2,12 +2,14 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { Readable } from "node:stream";
 import { test } from "node:test";
-import * as link from "./agent.ts";
+import * as agent from "./agent.ts";
+import * as live from "./agent-live.ts";
 import { ErrorBody } from "./errors.ts";
-import { decodeFrames } from "./frame.ts";
-import { examples, fixturesFile, fixturesText, frames } from "./fixtures/make.ts";
+import { decodeFrames, encodeFrame } from "./frame.ts";
+import { examples, fixturesFile, fixturesText, frames, inputFrames } from "./fixtures/make.ts";
 
 type Schema = { parse(value: unknown): unknown };
+const link = { ...agent, ...live };
 const schemas: Record<string, unknown> = { ...link, ErrorBody };
 
 test("every example is whole by its schema", () => {
@@ -32,6 +34,13 @@ test("every frame is read as it was written", async () => {
       read.map(({ kind, offset, payload }) => ({ kind, offset, payload: Buffer.from(payload).toString("base64") })),
       [{ kind: frame.kind, offset: frame.offset, payload: frame.payload }],
     );
+  }
+});
+
+test("frames to the agent are written like those from it, and are none of its own", async () => {
+  for (const { kind, payload, bytes } of inputFrames) {
+    assert.equal(Buffer.from(encodeFrame(kind, 0, Buffer.from(payload, "base64"))).toString("base64"), bytes);
+    await assert.rejects(Array.fromAsync(decodeFrames(Readable.from([Buffer.from(bytes, "base64")]))), RangeError);
   }
 });
 

@@ -1,7 +1,8 @@
 import { toJSONSchema, type ZodType } from "zod";
 import * as agent from "./agent.ts";
+import * as live from "./agent-live.ts";
 import { errorTable } from "./errors.ts";
-import { frameKinds } from "./frame.ts";
+import { frameKinds, inputKinds } from "./frame.ts";
 import { verbs, type VerbShape } from "./verbs.ts";
 
 /** Version of the public wire. It changes when a client of the former one could misunderstand a daemon of the new one. */
@@ -20,12 +21,12 @@ export function describeWire(): { api: unknown; link: unknown } {
     output:
       "json" in verb.output ? schema(verb.output.json) : "events" in verb.output ? schema(verb.output.events) : "bytes",
   }));
-  const link = Object.entries(agent).flatMap(([name, value]) =>
+  const link = Object.entries({ ...agent, ...live }).flatMap(([name, value]) =>
     typeof value === "object" && "_zod" in value ? [{ name, schema: schema(value) }] : [],
   );
   return {
     api: { version: wireVersion, verbs: api, errors: errorTable },
-    link: { version: agent.linkVersion, frameKinds, schemas: link },
+    link: { version: agent.linkVersion, frameKinds, inputKinds, schemas: link },
   };
 }
 

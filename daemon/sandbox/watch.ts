@@ -77,8 +77,8 @@ async function* toEvents(
 function toEvent(line: WatchLine): WatchEvent | undefined {
   if ("ready" in line) return { type: "watching", path: line.ready.path, timestamp: isoTime(Date.now()) };
   if ("event" in line) {
-    const { atMs, ...event } = line.event;
-    return { type: "event", ...event, timestamp: isoTime(atMs) };
+    const { eventType, path, isDirectory, atMs } = line.event;
+    return { type: "event", eventType, path, isDirectory, timestamp: isoTime(atMs) };
   }
   if ("overflow" in line) return { type: "overflow", timestamp: isoTime(line.overflow.atMs) };
   if ("stopped" in line) return { type: "stopped", reason: line.stopped.reason, timestamp: isoTime(Date.now()) };
