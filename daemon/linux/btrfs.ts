@@ -5,11 +5,12 @@ import { systemCall } from "./libc.ts";
 
 /** Makes an empty subvolume. */
 export async function createSubvolume(path: string): Promise<void> {
-  const name = Buffer.from(basename(path));
-  if (name.length > 255) throw new TypeError(`Cannot make the subvolume "${path}": its name is too long`);
-  const args = Buffer.alloc(volArgsBytes);
-  name.copy(args, volArgsName);
-  await control(dirname(path), createRequest, args, `make the subvolume "${path}"`);
+  await control(dirname(path), createRequest, nameArgs(path), `make the subvolume "${path}"`);
+}
+
+/** Its name goes at once, its content in the background. Throws with code ENOENT when there is none. */
+export async function deleteSubvolume(path: string): Promise<void> {
+  await control(dirname(path), destroyRequest, nameArgs(path), `delete the subvolume "${path}"`);
 }
 
 /** Bounds what a subvolume may refer to, whoever writes it. Quota must be on. */
@@ -18,6 +19,14 @@ export async function limitSubvolume(path: string, bytes: number): Promise<void>
   args.writeBigUInt64LE(limitReferenced, 8);
   args.writeBigUInt64LE(BigInt(bytes), 16);
   await control(path, limitRequest, args, `limit the subvolume "${path}"`);
+}
+
+function nameArgs(path: string): Buffer {
+  const name = Buffer.from(basename(path));
+  if (name.length > 255) throw new TypeError(`Cannot use the subvolume "${path}": its name is too long`);
+  const args = Buffer.alloc(volArgsBytes);
+  name.copy(args, volArgsName);
+  return args;
 }
 
 async function control(dir: string, request: number, args: Buffer, what: string): Promise<void> {
@@ -35,6 +44,7 @@ const ioctl = systemCall<[fd: number, request: number, args: Buffer]>(
 
 /** From linux/btrfs.h, the same on x86-64 and arm64. */
 const createRequest = 0x5000_940e;
+const destroyRequest = 0x5000_940f;
 const limitRequest = 0x8030_942b;
 /** struct btrfs_ioctl_vol_args: a descriptor that is not used here, then the name. */
 const volArgsBytes = 4096;

@@ -28,7 +28,22 @@ export function systemCall<A extends unknown[]>(signature: string): (what: strin
 
 function failure(what: string): NodeJS.ErrnoException {
   const errno = koffi.errno();
-  const code = Object.entries(koffi.os.errno).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`;
+  const code = nameOfErrno(errno);
   const error = new Error(`Cannot ${what}: ${code}: ${getSystemErrorMessage(-errno)}`);
   return Object.assign(error, { code, errno: -errno });
 }
+
+/** "ENOENT" for 2. */
+export function nameOfErrno(errno: number): string {
+  return Object.entries(koffi.os.errno).find(([, number]) => number === errno)?.[0] ?? `errno ${errno}`;
+}
+
+/** A pipe; both ends are closed in programs that are started, unless they are handed to them. */
+export function openPipe(): { readEnd: number; writeEnd: number } {
+  const ends: [number, number] = [0, 0];
+  must(pipe2(ends, closeOnExec), "open a pipe");
+  return { readEnd: ends[0], writeEnd: ends[1] };
+}
+
+const pipe2 = libc.func("int pipe2(_Out_ int *ends, int flags)") as (ends: [number, number], flags: number) => number;
+const closeOnExec = 0o2000000;

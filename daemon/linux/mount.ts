@@ -1,6 +1,5 @@
 import { readFileSync } from "node:fs";
 import { systemCall } from "./libc.ts";
-import { HostProgramError, run } from "./run.ts";
 
 export type OverlayMount = { lower: string; upper: string; work: string; target: string };
 
@@ -51,17 +50,17 @@ export async function bindReadOnly(source: string, target: string): Promise<void
 export async function unmount(target: string, signal?: AbortSignal): Promise<"unmounted" | "gone" | "lazy"> {
   for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
     try {
-      await run("umount", [...plain, target]);
+      await umount(`unmount "${target}"`, target, UMOUNT_NOFOLLOW);
       return "unmounted";
     } catch (error) {
-      if (!(error instanceof HostProgramError)) throw error;
-      if (/not mounted|no mount point|not found|No such file/.test(error.stderr)) return "gone";
-      if (!signal || !/busy/.test(error.stderr)) throw error;
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EINVAL" || code === "ENOENT") return "gone"; // not mounted; not even there
+      if (!signal || code !== "EBUSY") throw error;
     }
     if (signal.aborted) break;
     await new Promise((resolve) => setTimeout(resolve, waitMs));
   }
-  await run("umount", [...plain, "-l", target]);
+  await umount(`detach "${target}"`, target, UMOUNT_NOFOLLOW | MNT_DETACH);
   return "lazy";
 }
 
@@ -106,13 +105,14 @@ export function parseMountinfo(text: string): Mount[] {
   });
 }
 
-/** No helper programs, no mtab, no resolving of paths that we made ourselves. */
-const plain = ["--internal-only", "--no-mtab", "--no-canonicalize"];
-
 const mount = systemCall<
   [source: string | null, target: string, type: string | null, flags: number, options: string | null]
 >("int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *options)");
 
+const umount = systemCall<[target: string, flags: number]>("int umount2(const char *target, int flags)");
+
+const MNT_DETACH = 2;
+const UMOUNT_NOFOLLOW = 8;
 const MS_RDONLY = 1;
 const MS_NOSUID = 2;
 const MS_NODEV = 4;

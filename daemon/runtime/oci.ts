@@ -1,12 +1,13 @@
-import { spawn } from "node:child_process";
 import { constants, lstatSync, openSync } from "node:fs";
 import { mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { Socket } from "node:net";
 import { basename, join } from "node:path";
 import { SandboxError } from "../../protocol/errors.ts";
 import type { Cgroups } from "../linux/cgroup.ts";
-import { identify, kill, stateOf } from "../linux/process.ts";
+import { identify, killAndWait, stateOf } from "../linux/process.ts";
 import type { ProcessId } from "../linux/process.ts";
+import { hostPath } from "../linux/run.ts";
+import { spawnProgram } from "../linux/spawn.ts";
 import type { OciSpec } from "./spec.ts";
 
 /**
@@ -76,7 +77,7 @@ export async function openRuntime({ command, root, cgroups }: RuntimeOptions): P
     },
 
     async recover(parent, keep, signal) {
-      await endCreators(root);
+      await endCreators(root, signal);
       const left = new Set([...(await runtime.list()), ...cgroups.list(parent)].filter((id) => !keep.has(id)));
       for (const id of left) {
         const group = join(parent, id);
@@ -118,21 +119,22 @@ async function callRuntime({ command, root, logDir, args, signal: stop }: Runtim
   await rm(log, { force: true });
   const nothing = await open("/dev/null", "r+");
   try {
-    const { code, signal } = await new Promise<{ code: number | null; signal: string | null }>((resolve, reject) => {
-      // A session of its own: Ctrl-C for the daemon must not end a run half-way.
-      const child = spawn(command, ["--root", root, "--log", log, "--log-format", "json", ...args], {
+    const { exitCode, signal } = await spawnProgram(
+      command,
+      ["--root", root, "--log", log, "--log-format", "json", ...args],
+      {
         stdio: [nothing.fd, nothing.fd, nothing.fd],
-        detached: true,
-        ...(stop && { signal: stop, killSignal: "SIGKILL" as const }),
-        env: { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" },
-      });
-      child.on("error", (error) => reject(stop?.aborted ? stop.reason : error));
-      child.on("exit", (code, signal) => resolve({ code, signal }));
-    });
-    if (code === 0) return;
+        env: { PATH: hostPath, LC_ALL: "C" },
+        // Ctrl-C for the daemon must not end a run half-way.
+        ownSession: true,
+        ...(stop && { signal: stop }),
+      },
+    );
+    if (exitCode === 0) return;
+    stop?.throwIfAborted();
     const words = lastWords(await readFile(log, "utf8").catch(() => ""));
     throw new Error(
-      `Cannot ${args[0]} the run with ${command}: ${words || (signal ? `ended by ${signal}` : `exit ${code}`)}`,
+      `Cannot ${args[0]} the run with ${command}: ${words || (signal ? `ended by ${signal}` : `exit ${exitCode}`)}`,
     );
   } finally {
     await nothing.close();
@@ -184,12 +186,14 @@ async function openGate(fifo: string, process: ProcessId): Promise<void> {
 /** The byte itself comes as an event; that it will never come must be looked for. */
 const deathCheckMs = 20;
 
-/** Ends runtimes that a killed daemon left at work in `root`: they would go on and make what was just cleared. */
-async function endCreators(root: string): Promise<void> {
+/** Ends runtimes that a killed daemon left at work in `root`, and waits for their end: they would make what was just cleared. */
+async function endCreators(root: string, signal?: AbortSignal): Promise<void> {
   for (const name of await readdir("/proc")) {
     if (!/^\d+$/.test(name)) continue;
     // A process that left meanwhile, or a kernel thread, has no words.
     const words = (await readFile(`/proc/${name}/cmdline`, "latin1").catch(() => "")).split("\0");
-    if (words[words.indexOf("--root") + 1] === root && words.includes("create")) kill(Number(name));
+    if (words[words.indexOf("--root") + 1] !== root || !words.includes("create")) continue;
+    const creator = identify(Number(name));
+    if (creator) await killAndWait(creator, signal);
   }
 }

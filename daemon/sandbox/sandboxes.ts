@@ -38,6 +38,8 @@ export class Sandboxes {
   readonly #live = new Map<string, Live>();
   #closing = false;
   #held: Promise<void> = Promise.resolve();
+  /** The images that the store was told last; most sandboxes are made on one that is held already. */
+  #told: ReadonlySet<string> | undefined;
 
   constructor(machines: Machines) {
     this.#machines = machines;
@@ -305,8 +307,13 @@ export class Sandboxes {
   /** Tells the store which images our disks need, one telling at a time: each replaces the former. */
   #holdImages(another?: string): Promise<void> {
     const { images, config, records } = this.#machines;
-    const tell = () =>
-      images.hold(config, [...records.imagesInUse().union(new Set(another === undefined ? [] : [another]))]);
+    const tell = async () => {
+      const digests = records.imagesInUse().union(new Set(another === undefined ? [] : [another]));
+      if (this.#told?.symmetricDifference(digests).size === 0) return;
+      this.#told = undefined; // while it is told nobody knows
+      await images.hold(config, [...digests]);
+      this.#told = digests;
+    };
     this.#held = this.#held.then(tell, tell);
     return this.#held;
   }

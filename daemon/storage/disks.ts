@@ -4,7 +4,7 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import { SandboxError } from "../../protocol/errors.ts";
-import { createSubvolume, limitSubvolume } from "../linux/btrfs.ts";
+import { createSubvolume, deleteSubvolume, limitSubvolume } from "../linux/btrfs.ts";
 import { HostProgramError, run } from "../linux/run.ts";
 import { endPool, openPool, type Pool, type PoolOptions } from "./pool.ts";
 import { freeSpace, judgeSpace } from "./space.ts";
@@ -202,10 +202,10 @@ const idPattern = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
 /** The name goes in one step, the content in the background. False when there is none. */
 async function remove(dir: string): Promise<boolean> {
   try {
-    await run("btrfs", ["subvolume", "delete", dir]);
+    await deleteSubvolume(dir);
     return true;
   } catch (error) {
-    if (error instanceof HostProgramError && error.stderr.includes("No such file or directory")) return false;
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
     throw error;
   }
 }

@@ -1,5 +1,5 @@
-import { spawn } from "node:child_process";
 import { open, type FileHandle } from "node:fs/promises";
+import { libc, must } from "../linux/libc.ts";
 
 /** A held lock. It is given up by disposing it, or by the end of every process that has the descriptor. */
 export type FileLock = AsyncDisposable & {
@@ -15,17 +15,13 @@ export type LockOptions = {
 };
 
 /** Takes the exclusive lock of a file, which is made when missing, and waits while another process has it. */
-export async function lockFile(path: string, options: LockOptions = {}): Promise<FileLock> {
-  const lock = await tryLockFile(path);
-  if (lock) return lock;
-  options.onWait?.();
-  const file = await open(path, "a", 0o600);
-  try {
-    await flock(file, [], options.signal);
-    return holding(file);
-  } catch (error) {
-    await file.close();
-    throw error;
+export async function lockFile(path: string, { signal, onWait }: LockOptions = {}): Promise<FileLock> {
+  for (let waited = false; ; waited = true) {
+    signal?.throwIfAborted();
+    const lock = await tryLockFile(path);
+    if (lock) return lock;
+    if (!waited) onWait?.();
+    await new Promise((resolve) => setTimeout(resolve, againMs));
   }
 }
 
@@ -33,7 +29,7 @@ export async function lockFile(path: string, options: LockOptions = {}): Promise
 export async function tryLockFile(path: string): Promise<FileLock | undefined> {
   const file = await open(path, "a", 0o600);
   try {
-    if (await flock(file, ["--nonblock"])) return holding(file);
+    if (takeLock(file)) return { fd: file.fd, [Symbol.asyncDispose]: () => file.close() };
   } catch (error) {
     await file.close();
     throw error;
@@ -42,25 +38,21 @@ export async function tryLockFile(path: string): Promise<FileLock | undefined> {
   return undefined;
 }
 
-function holding(file: FileHandle): FileLock {
-  return { fd: file.fd, [Symbol.asyncDispose]: () => file.close() };
+/** A call that waits in the kernel would hold a thread of the pool, and could not be ended. */
+const againMs = 25;
+
+/** Node has no flock(2). The lock belongs to the open file description, so whoever inherits the descriptor has it too. */
+function takeLock({ fd }: FileHandle): boolean {
+  try {
+    must(flock(fd, LOCK_EX | LOCK_NB), `lock file descriptor ${fd}`);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EWOULDBLOCK" || (error as NodeJS.ErrnoException).code === "EAGAIN")
+      return false;
+    throw error;
+  }
 }
 
-/**
- * Node has no flock(2). The lock belongs to the open file description, not to who asked: flock(1) takes it on the descriptor
- * that it gets from us and ends, we keep it. (Not through run(), which passes no descriptors.)
- */
-function flock(file: FileHandle, args: readonly string[], signal?: AbortSignal): Promise<boolean> {
-  return new Promise((resolve, reject) => {
-    const child = spawn("flock", ["--exclusive", ...args, "3"], {
-      stdio: ["ignore", "ignore", "ignore", file.fd],
-      ...(signal && { signal, killSignal: "SIGKILL" as const }),
-    });
-    child.on("error", (error) => reject(signal?.aborted ? signal.reason : error));
-    child.on("close", (exitCode) => {
-      if (exitCode === 0) return resolve(true);
-      if (exitCode === 1 && args.includes("--nonblock")) return resolve(false);
-      reject(new Error(`Cannot lock file descriptor ${file.fd}: flock ended with ${exitCode}`));
-    });
-  });
-}
+const flock = libc.func("int flock(int fd, int operation)") as (fd: number, operation: number) => number;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
