@@ -585,11 +585,23 @@ func asErrno(err error) error {
 	return syscall.ELOOP // the one reason of its own that EvalSymlinks has
 }
 
-// openTree opens a directory by its real path, also one longer than the kernel takes at once.
+const (
+	// A directory that is reached by these can be watched, and what is in it be opened, but not be listed.
+	reachFlags = openPath | syscall.O_DIRECTORY | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+	openPath   = 0x200000 // O_PATH, which package syscall does not name
+)
+
+// openListing opens a directory that was reached, and is watched by now, once more for listing it. A descriptor from
+// before the watch may list only what was there when it was opened (btrfs does): what came between the opening and the
+// watch would be neither listed nor told.
+func openListing(directory int) (int, error) {
+	return openRetry(directory, ".", syscall.O_DIRECTORY|syscall.O_CLOEXEC)
+}
+
+// openTree reaches a directory by its real path, also one longer than the kernel takes at once.
 func openTree(path string) (int, error) {
-	const flags = syscall.O_DIRECTORY | syscall.O_NOFOLLOW | syscall.O_NONBLOCK | syscall.O_CLOEXEC
 	if len(path) <= longestPath {
-		return openRetry(-1, path, flags)
+		return openRetry(-1, path, reachFlags)
 	}
 	at := -1
 	for path != "" {
@@ -602,7 +614,7 @@ func openTree(path string) (int, error) {
 			part = part[:cut]
 		}
 		path = strings.TrimLeft(path[len(part):], "/")
-		next, err := openRetry(at, part, flags)
+		next, err := openRetry(at, part, reachFlags)
 		if at >= 0 {
 			_ = syscall.Close(at) // of a directory: cannot fail
 		}

@@ -221,7 +221,7 @@ func (n *node) holds(name string, known *node) bool {
 		return false
 	}
 	defer syscall.Close(directory)
-	child, err := openRetry(directory, name, openChildFlags)
+	child, err := openRetry(directory, name, reachFlags)
 	if err != nil {
 		return false
 	}
@@ -236,8 +236,6 @@ func (n *node) holds(name string, known *node) bool {
 	n.watch.owner.release(at)
 	return false
 }
-
-const openChildFlags = syscall.O_DIRECTORY | syscall.O_NOFOLLOW | syscall.O_NONBLOCK | syscall.O_CLOEXEC
 
 // toldBefore tells whether the scan of this directory has told what the event tells.
 func (n *node) toldBefore(event *inotifyEvent) bool {
@@ -353,15 +351,23 @@ func (n *node) scan(ctx context.Context, directory int, mode scanMode) error {
 	if n.depth() > deepest {
 		return tooDeep("watch", n.relative(""))
 	}
+	listing, err := openListing(directory)
+	if isGone(err) {
+		return nil // it was removed under us
+	}
+	if err != nil {
+		return cannot("watch", n.relative(""), err)
+	}
+	defer syscall.Close(listing)
 	all := w.owner
 	if all.names == nil {
 		all.names = make([]byte, 32<<10)
 	}
 	seen := 0
 	for {
-		entries, err := readEntries(directory, all.names)
+		entries, err := readEntries(listing, all.names)
 		if isGone(err) {
-			return nil // it was removed under us
+			return nil
 		}
 		if err != nil {
 			return cannot("watch", n.relative(""), err)
@@ -370,7 +376,7 @@ func (n *node) scan(ctx context.Context, directory int, mode scanMode) error {
 			break
 		}
 		for _, one := range entries {
-			if err := n.scanEntry(ctx, directory, one, mode); err != nil {
+			if err := n.scanEntry(ctx, listing, one, mode); err != nil {
 				return err
 			}
 			if seen++; mode.breathing && seen%breathEvery == 0 {
@@ -424,7 +430,7 @@ func (n *node) scanEntry(ctx context.Context, directory int, one directoryEntry,
 }
 
 func isDirectoryAt(directory int, name string) bool {
-	file, err := openRetry(directory, name, openChildFlags)
+	file, err := openRetry(directory, name, reachFlags)
 	if err != nil {
 		return false
 	}
@@ -435,7 +441,7 @@ func isDirectoryAt(directory int, name string) bool {
 // enter watches the directory of this name in an open one, and scans it unless we watched it before.
 func (n *node) enter(ctx context.Context, parent int, name string, mode scanMode) error {
 	w := n.watch
-	directory, err := openRetry(parent, name, openChildFlags)
+	directory, err := openRetry(parent, name, reachFlags)
 	if isGone(err) {
 		return nil
 	}

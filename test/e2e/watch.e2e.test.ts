@@ -143,6 +143,25 @@ test("of ten thousand new files every one is told, or that events were lost", as
   await until("every one is told, or the loss", () => lost() || told().size === 10_101);
 });
 
+test("what is put into a directory as soon as it is made is told", async () => {
+  await box.mkdir("/tmp/j", { recursive: true });
+  await using watch = await collect("/tmp/j");
+  const program = `import os
+for n in range(4000):
+  os.mkdir(f"/tmp/j/{n}")
+  for file in "abc": open(f"/tmp/j/{n}/{file}", "x").close()
+open("/tmp/j/end", "x").close()`;
+  await box.exec("python3", ["-c", program]);
+  await until("the end is told", () => watch.told().includes("create /tmp/j/end"), 60_000);
+  assert(!watch.events.some((event) => event.type === "error"));
+  const told = new Set(watch.told());
+  const missing = Array.from({ length: 4000 }, (_, n) => ["a", "b", "c"].map((file) => `create /tmp/j/${n}/${file}`));
+  assert.deepEqual(
+    missing.flat().filter((line) => !told.has(line)),
+    [],
+  );
+});
+
 test("who was away learns whether something happened, without looking at the tree", async () => {
   await box.mkdir("/tmp/g", { recursive: true });
   const first = await box.checkChanges("/tmp/g");
