@@ -24,7 +24,11 @@ export async function startDetached(config: Config, values: Readonly<Record<stri
   const { size: before } = await log.stat();
   const child = spawn(
     process.execPath,
-    [fileURLToPath(new URL("./main.ts", import.meta.url)), "up", "--json", ...flagsOf(config, values)],
+    [
+      ...process.execArgv, // the launcher's
+      fileURLToPath(new URL("./main.ts", import.meta.url)),
+      ...["up", "--json", ...flagsOf(config, values)],
+    ],
     { detached: true, stdio: ["ignore", "ignore", log.fd] },
   );
   const ended = new Promise<string>((resolve) => {

@@ -15,6 +15,7 @@ import { serveTerminals } from "./api/terminal.ts";
 import { Tickets } from "./api/ticket.ts";
 import { type Config, configFrom } from "./config.ts";
 import { openCgroups } from "./linux/cgroup.ts";
+import { shareHeap } from "./linux/memory.ts";
 import { type Log, openLog } from "./log.ts";
 import { openNetwork } from "./network/network.ts";
 import { examineHost, requireHost } from "./runtime/host.ts";
@@ -52,6 +53,7 @@ export type Daemon = {
  * directory, or with every gap and its remedy when this machine cannot run sandboxes.
  */
 export async function serve(config: Config, log: Log = openLog(config.logLevel)): Promise<Daemon> {
+  shareHeap();
   await using opened = new AsyncDisposableStack();
   await makeDirectories(config);
   opened.use(await lockDataDirectory(config.dataDir));

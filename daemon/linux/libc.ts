@@ -18,13 +18,25 @@ export function systemCall<A extends unknown[]>(signature: string): (what: strin
   const call = libc.func(signature);
   return (what, ...args) =>
     new Promise((resolve, reject) => {
-      call.async(...args, (error: Error | null, result: number) => {
-        if (error) reject(error);
-        else if (result < 0) reject(failure(what));
-        else resolve();
-      });
+      const begin = () => {
+        underWay++;
+        call.async(...args, (error: Error | null, result: number) => {
+          if (error) reject(error);
+          else if (result < 0) reject(failure(what));
+          else resolve();
+          underWay--;
+          waiting.shift()?.();
+        });
+      };
+      if (underWay < mostUnderWay) begin();
+      else waiting.push(begin);
     });
 }
+
+/** The pool has four threads; koffi refuses the 257th call, and a thousand sandboxes may end at once. */
+const mostUnderWay = 32;
+let underWay = 0;
+const waiting: (() => void)[] = [];
 
 function failure(what: string): NodeJS.ErrnoException {
   const errno = koffi.errno();

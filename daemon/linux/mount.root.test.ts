@@ -54,6 +54,17 @@ test("unmounting what is not mounted, or not there, is no error", async () => {
   assert.equal(await unmount(scratch.path("nothing")), "gone");
 });
 
+test("a thousand at once each get their own answer", async () => {
+  await using scratch = await openScratch("mounted");
+  const target = scratch.path("mounted");
+  await mountTmpfs({ target, sizeBytes: 65_536, inodes: 16, uid: 0, gid: 0, mode: 0o700 });
+  const answers = await Promise.all(
+    Array.from({ length: 1_000 }, (_, i) => unmount(i === 500 ? target : `${target}${i}`)),
+  );
+  assert.equal(answers.indexOf("unmounted"), 500);
+  assert.equal(answers.filter((answer) => answer === "gone").length, 999);
+});
+
 test("a mount that is held is waited for, and detached lazily only when asked for and the waiting is over", async () => {
   await using scratch = await openScratch("held");
   const target = scratch.path("held");

@@ -1,3 +1,4 @@
+import { giveMemoryBack } from "../linux/memory.ts";
 import { watchSpace } from "../storage/space.ts";
 import type { Machines } from "./machines.ts";
 import type { Sandboxes } from "./sandboxes.ts";
@@ -11,6 +12,7 @@ export async function watchIdle(machines: Machines, sandboxes: Sandboxes, signal
   let waitMs = oftenMs;
   while (!signal.aborted) {
     await pause(waitMs, signal);
+    if (waitMs === rarelyMs) giveMemoryBack();
     waitMs = rarelyMs;
     const now = Date.now();
     for (const { run, idleMs } of sandboxes.idlest()) {

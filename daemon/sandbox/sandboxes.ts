@@ -197,9 +197,10 @@ export class Sandboxes {
   /** Puts every sandbox to sleep; no start is possible afterwards. */
   async stopAll(): Promise<void> {
     this.#closing = true;
-    await Promise.all(
-      [...this.#live.keys()].map((key) => this.#settle(key, (run) => this.#end(run, "asked", "SIGTERM"))),
-    );
+    const ends = [...this.#live.keys()].map((key) => this.#settle(key, (run) => this.#end(run, "asked", "SIGTERM")));
+    // one that cannot be given back whole must not keep the others from it
+    const failed = (await Promise.allSettled(ends)).find((end) => end.status === "rejected");
+    if (failed) throw failed.reason;
   }
 
   /** Lets go of every run: they go on without this daemon. Starts under way are finished first. */

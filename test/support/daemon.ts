@@ -48,7 +48,7 @@ export class TestDaemon implements AsyncDisposable {
     // A file of its own, not a pipe: a daemon must not end because the test that reads it has.
     const log = openSync(join(this.dataDir, "daemon.log"), "a");
     const hosts = Object.entries(this.#options.hosts ?? {}).map(([name, address]) => `${name}=${address}`);
-    const child = spawn(process.execPath, ["daemon/main.ts"], {
+    const child = spawn(process.execPath, ["--max-semi-space-size=2", "daemon/main.ts"], {
       cwd: join(import.meta.dirname, "../.."),
       stdio: ["ignore", log, log],
       env: {
@@ -58,7 +58,7 @@ export class TestDaemon implements AsyncDisposable {
         ATOLL_LISTEN: this.url ? new URL(this.url).host : "127.0.0.1:0",
         ATOLL_HOSTS: hosts.join(","),
         ATOLL_LOG_LEVEL: "debug",
-        // as the command line runs it
+        // as the command line runs it, like the flag above
         NODE_COMPILE_CACHE: join(import.meta.dirname, "../../.build/compile-cache"),
         ...this.#options.env,
       },
