@@ -23,7 +23,8 @@ async function parseBody(verb: VerbShape, request: Request): Promise<unknown> {
   return parse(verb.body, text === "" ? {} : parseJson(text), "body");
 }
 
-function parse(schema: z.ZodType, value: unknown, where: string): unknown {
+/** The value as the schema describes it; `where` it stands in a request, for the error. */
+export function parse<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0]!;

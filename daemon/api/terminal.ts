@@ -1,15 +1,17 @@
 import { STATUS_CODES, type IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { type RawData, type WebSocket, WebSocketServer } from "ws";
-import type { z } from "zod";
 import { SandboxError } from "../../protocol/errors.ts";
 import { SandboxId } from "../../protocol/names.ts";
 import { TerminalId, type TerminalMessage, TerminalQuery, ViewerMessage } from "../../protocol/terminal.ts";
 import type { Log } from "../log.ts";
+import type { Run } from "../sandbox/run.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
+import { notFound } from "../sandbox/terminal.ts";
 import { type Attached, type Viewer, viewTerminal } from "../sandbox/terminal-view.ts";
 import { hostName, requireHost, requireToken, type Tokens } from "./access.ts";
 import type { Serving } from "./listen.ts";
+import { parse } from "./parse.ts";
 import type { Tickets } from "./ticket.ts";
 
 export type TerminalOptions = {
@@ -78,13 +80,6 @@ function admit(request: IncomingMessage, { names, tokens, tickets }: TerminalOpt
   return { sandbox, terminal, query };
 }
 
-function parse<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
-  const parsed = schema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const why = parsed.error.issues.map(({ path, message }) => `${[where, ...path].join(".")}: ${message}`).join("; ");
-  throw new SandboxError("VALIDATION_FAILED", `Cannot open the terminal: ${why}`);
-}
-
 function decode(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -110,9 +105,7 @@ async function serve(socket: WebSocket, { sandbox, terminal, query }: Wanted, op
   alive.add(socket);
   const viewer = viewerOf(socket);
   try {
-    const { run, hold } = await options.sandboxes.enter(sandbox, gone.signal);
-    // open for days: the run is used only while something flows
-    hold[Symbol.dispose]();
+    const run = await runFor(sandbox, terminal, query, options.sandboxes, gone.signal);
     await viewTerminal(run, terminal, query, viewer, gone.signal);
     end(socket, 1000);
   } catch (error) {
@@ -122,6 +115,20 @@ async function serve(socket: WebSocket, { sandbox, terminal, query }: Wanted, op
     viewer.tell({ type: "error", message: told.message, code: told.code });
     end(socket, 1011);
   }
+}
+
+/** Who only looks wakes nothing. The run is held no longer: a viewer may stay for days, and uses it only while something flows. */
+async function runFor(
+  sandbox: string,
+  terminal: string,
+  { start }: TerminalQuery,
+  sandboxes: Sandboxes,
+  signal: AbortSignal,
+): Promise<Run> {
+  const entered = start === "false" ? await sandboxes.peek(sandbox) : await sandboxes.enter(sandbox, signal);
+  if (!entered) throw notFound(terminal);
+  entered.hold[Symbol.dispose]();
+  return entered.run;
 }
 
 /** The viewer's farewell is to be read, or the socket stays for 30 s. */

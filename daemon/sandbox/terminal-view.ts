@@ -1,5 +1,4 @@
 import type { Duplex } from "node:stream";
-import type { AgentProcess } from "../../protocol/agent.ts";
 import type { TerminalSize } from "../../protocol/agent-live.ts";
 import { SandboxError } from "../../protocol/errors.ts";
 import { encodeFrame, type InputKind, inputKinds } from "../../protocol/frame.ts";
@@ -7,7 +6,7 @@ import type { TerminalMessage, TerminalQuery } from "../../protocol/terminal.ts"
 import { upgrade } from "../link/dial.ts";
 import { type LogEntry, readLog } from "../link/log.ts";
 import type { Run } from "./run.ts";
-import { findTerminal, lifeOf, notFound, openTerminal, pathOf } from "./terminal.ts";
+import { findTerminal, lifeOf, notFound, openTerminal, pathOf, type Reached } from "./terminal.ts";
 
 /** Somebody who looks at a terminal. */
 export type Viewer = {
@@ -39,11 +38,13 @@ export async function viewTerminal(
   viewer: Viewer,
   signal: AbortSignal,
 ): Promise<void> {
-  const terminal = await reach(run, id, query, signal);
+  const { terminal, begun } = await reach(run, id, query, signal);
   const life = lifeOf(run, terminal);
-  const { windowStart, offset: until } = terminal;
+  const { windowStart } = terminal;
+  // What a terminal has printed since it was begun for this viewer is no replay: a question in it waits for his screen's answer.
+  const until = begun ? 0 : terminal.offset;
   const seen = query.life === life ? (query.after ?? 0) : 0;
-  let offset = seen >= windowStart && seen <= until ? seen : windowStart;
+  let offset = seen >= windowStart && seen <= terminal.offset ? seen : windowStart;
   const tellPlace = () => {
     if (query.offsets === "true") viewer.tell({ type: "replay", life, offset });
   };
@@ -90,10 +91,12 @@ export async function viewTerminal(
 }
 
 /** The terminal that runs, or the one that the viewer has seen and that has ended since, or a new one. */
-async function reach(run: Run, id: string, query: TerminalQuery, signal: AbortSignal): Promise<AgentProcess> {
+async function reach(run: Run, id: string, query: TerminalQuery, signal: AbortSignal): Promise<Reached> {
   const { cols = 80, rows = 24, session, shell, life, start } = query;
   const known = await findTerminal(run, id);
-  if (known && (!known.end || lifeOf(run, known) === life || start === "false")) return known;
+  if (known && (!known.end || lifeOf(run, known) === life || start === "false")) {
+    return { terminal: known, begun: false };
+  }
   if (start === "false") throw notFound(id);
   return openTerminal(run, { id, cols, rows, session, ...(shell !== undefined && { argv: [shell] }) }, signal);
 }

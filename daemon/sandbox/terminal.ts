@@ -19,7 +19,8 @@ const anyShell = ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exe
 /** A terminal is a process of the agent, with a ring for its log. The daemon holds nothing of it, so it outlives the daemon. */
 export const terminalVerbs: ServeTable<"createTerminal" | "listTerminals" | "closeTerminal"> = {
   async createTerminal(run, { body }, { signal }) {
-    return toInfo(run, body.id, await openTerminal(run, body, signal));
+    const { terminal } = await openTerminal(run, body, signal);
+    return toInfo(run, body.id, terminal);
   },
 
   async listTerminals(run) {
@@ -41,9 +42,13 @@ export const terminalVerbs: ServeTable<"createTerminal" | "listTerminals" | "clo
   },
 };
 
+/** `begun`: just now, for whoever asked. */
+export type Reached = { terminal: AgentProcess; begun: boolean };
+
 /** The terminal with this id if one runs, else a new one. */
-export async function openTerminal(run: Run, request: CreateTerminal, signal: AbortSignal): Promise<AgentProcess> {
+export async function openTerminal(run: Run, request: CreateTerminal, signal: AbortSignal): Promise<Reached> {
   const spec = toSpec(run, request);
+  let begun = true;
   try {
     run.noteCommand(spec.id, spec.note);
     const log = readLog(await run.link.open("/processes", { method: "POST", json: spec, signal }), 0);
@@ -52,9 +57,10 @@ export async function openTerminal(run: Run, request: CreateTerminal, signal: Ab
     if (first.done) throw unreachable("it began no terminal");
   } catch (error) {
     if (!SandboxError.is(error, "RESOURCE_BUSY")) throw error; // of another attempt, and it runs: the one that is meant
+    begun = false;
   }
   const terminal = await findTerminal(run, request.id);
-  if (terminal) return terminal;
+  if (terminal) return { terminal, begun };
   throw notFound(request.id);
 }
 
