@@ -21,7 +21,7 @@ export const run: Run<"exec"> = async (call) => {
     return showTerminal(sandbox, { command: rest, cwd, user, env });
   }
   const { signal, stoppedBy } = stopOnSignals();
-  const options = { ...optionsOf(call), signal };
+  const options = { ...optionsOf(call), ...inputOf(call), signal };
   if (values.json) {
     const result = await sandbox.exec(file, args, options);
     printJson(result);
@@ -50,8 +50,12 @@ function optionsOf({ values }: Call<"exec">) {
     user,
     timeout: timeoutMs,
     env: pairs("env", values.env),
-    ...(!values["no-stdin"] && hasInput() && { stdin: Readable.toWeb(process.stdin) as ReadableStream<Uint8Array> }),
   };
+}
+
+/** Takes standard input: nobody else can read it then. */
+function inputOf({ values }: Call<"exec">) {
+  return !values["no-stdin"] && hasInput() && { stdin: Readable.toWeb(process.stdin) as ReadableStream<Uint8Array> };
 }
 
 /** A job without a terminal usually has /dev/null: an empty input, which costs no second request. */

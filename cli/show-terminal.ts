@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import type { Sandbox } from "../sdk/sandbox.ts";
 import type { Terminal, TerminalOptions } from "../sdk/terminal.ts";
 import { detachKey } from "./detach-key.ts";
@@ -19,7 +20,7 @@ export async function showTerminal(sandbox: Sandbox, options: TerminalOptions): 
   const left = typeInto(terminal);
   // Whoever closes the window of a shell that has no name will not come back to it.
   for (const name of ["SIGHUP", "SIGTERM"] as const) process.once(name, () => void leave(terminal, options));
-  if (stdin.isTTY) stdin.setRawMode(true);
+  if (stdin.isTTY) passEverything();
   try {
     for await (const { data } of terminal.output) {
       if (!stdout.write(data)) await new Promise((resolve) => stdout.once("drain", resolve));
@@ -31,6 +32,15 @@ export async function showTerminal(sandbox: Sandbox, options: TerminalOptions): 
     stdout.off("resize", resize);
     stdin.pause();
   }
+}
+
+/**
+ * Every key goes in and every byte comes out as it is. Node's raw mode leaves a line feed a new line, which draws the screens
+ * of programs askew that mean one row down by it. What it was before comes back with the end of raw mode.
+ */
+function passEverything(): void {
+  process.stdin.setRawMode(true);
+  spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
 }
 
 /** Undefined where there is none: a file, a pipe, or a terminal that nobody has given a size. */
