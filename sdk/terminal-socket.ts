@@ -56,6 +56,7 @@ export function openTerminalSocket(options: TerminalSocketOptions): TerminalSock
   let size: { cols: number; rows: number } | undefined;
   let waiting: Uint8Array<ArrayBuffer>[] = [];
   let waitingBytes = 0;
+  options.onState("connecting");
   void connect();
   return {
     send(bytes) {
@@ -76,7 +77,7 @@ export function openTerminalSocket(options: TerminalSocketOptions): TerminalSock
     resume() {
       if (!suspended) return;
       suspended = false;
-      if (!ended) void connect();
+      if (!ended) void connect(); // nothing was lost, so nobody needs to know
     },
     close() {
       end();
@@ -84,7 +85,6 @@ export function openTerminalSocket(options: TerminalSocketOptions): TerminalSock
   };
 
   async function connect(): Promise<void> {
-    options.onState("connecting");
     let url: string;
     try {
       url = await options.url(seen);

@@ -42,6 +42,8 @@ export class SandboxAddon {
   #socket: TerminalSocket | undefined;
   #target: SandboxTarget | undefined;
   #state: ConnectionState = "disconnected";
+  /** What is drawn was printed before; who asked something in it has been answered by the screen of that time. */
+  #replaying = false;
 
   constructor(options: SandboxAddonOptions) {
     this.#options = options;
@@ -63,7 +65,9 @@ export class SandboxAddon {
   activate(terminal: XtermTerminal): void {
     this.#terminal = terminal;
     this.#listeners = [
-      terminal.onData((data) => this.#socket?.send(textToBytes(data))),
+      terminal.onData((data) => {
+        if (!this.#replaying || !isAnswer(data)) this.#socket?.send(textToBytes(data));
+      }),
       // bytes, one to a character: reports of the mouse in its oldest form
       terminal.onBinary((data) => this.#socket?.send(Uint8Array.from(data, (char) => char.charCodeAt(0)))),
       terminal.onResize(({ cols, rows }) => this.#socket?.resize(cols, rows)),
@@ -87,6 +91,7 @@ export class SandboxAddon {
       terminal.reset();
     }
     this.#target = target;
+    this.#replaying = true;
     let drawing = 0;
     let paused = false;
     const socket: TerminalSocket = openTerminalSocket({
@@ -95,8 +100,15 @@ export class SandboxAddon {
         const url = await this.#options.getWebSocketUrl({ ...target, origin: originOf() });
         return withPlace(url, seen);
       },
-      onState: (state, error) => this.#tell(state, error),
-      onReset: () => terminal.reset(),
+      onState: (state, error) => {
+        // behind what has come so far
+        if (state === "connected" && this.#replaying) terminal.write(new Uint8Array(), () => (this.#replaying = false));
+        this.#tell(state, error);
+      },
+      onReset: () => {
+        this.#replaying = this.#state !== "connected";
+        terminal.reset();
+      },
       onOutput(bytes) {
         drawing += bytes.length;
         terminal.write(bytes, () => {
@@ -127,6 +139,11 @@ export class SandboxAddon {
     this.#state = state;
     this.#options.onStateChange?.(state, error);
   }
+}
+
+/** What a screen answers to a program that asks (what it is, where its cursor is, its colours), as against what is typed. */
+function isAnswer(data: string): boolean {
+  return /^\x1b(?:\[[?>]?[\d;]*\$?[cnRty]|[P\]][^]*(?:\x1b\\|\x07))$/.test(data);
 }
 
 function originOf(): string {
