@@ -52,7 +52,6 @@ func (a *agent) start(spec *processSpec) (*process, func(), error) {
 	if spec.TimeoutMs > 0 {
 		p.timeout = time.AfterFunc(time.Duration(spec.TimeoutMs)*time.Millisecond, func() { p.stop("timeout", timeoutGrace) })
 	}
-	a.events.publish(agentEvent{Type: "processStarted", ID: p.id, Pid: &p.pid})
 	return p, func() { p.watch(exited) }, nil
 }
 
@@ -442,8 +441,6 @@ func (l *launch) failed(err error) (*process, func(), error) {
 	p.say(l.unfound.text)
 	var end exitStatus
 	end.status = syscall.WaitStatus(l.unfound.exitCode << 8)
-	none := 0
-	l.agent.events.publish(agentEvent{Type: "processStarted", ID: p.id, Pid: &none})
 	return p, func() {
 		exited := make(chan exitStatus, 1)
 		exited <- end

@@ -11,7 +11,7 @@ import (
 // The link as protocol/agent.ts describes it. The tests decode fixtures made there, with unknown fields refused, and
 // encode them again.
 
-const linkVersion = 1
+const linkVersion = 2
 
 type agentHello struct {
 	Link        int   `json:"link"`
@@ -157,7 +157,6 @@ type agentEvent struct {
 	Type string      `json:"type"`
 	At   int64       `json:"at,omitempty"`
 	ID   string      `json:"id,omitempty"`
-	Pid  *int        `json:"pid,omitempty"`
 	End  *processEnd `json:"end,omitempty"`
 }
 

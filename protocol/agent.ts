@@ -30,7 +30,7 @@ import { ErrorBody } from "./errors.ts";
  *   GET    /files/archive?path=&session=   a tar stream of the directory's content (or of the one file)
  *   PUT    /files/archive?path=&session=   a tar stream, unpacked into the directory (made if missing) -> {}
  */
-export const linkVersion = 1;
+export const linkVersion = 2;
 
 export const AgentHello = z.object({ link: z.number().int(), pid: z.literal(1), startedAtMs: z.number() });
 export type AgentHello = z.infer<typeof AgentHello>;
@@ -192,7 +192,6 @@ export const MoveRequest = z.object({ ...Place, to: z.string() });
 
 export const AgentEvent = z.discriminatedUnion("type", [
   z.object({ type: z.literal("heartbeat"), at: z.number() }),
-  z.object({ type: z.literal("processStarted"), id: z.string(), pid: z.number().int() }),
   z.object({ type: z.literal("processEnded"), id: z.string(), end: ProcessEnd }),
 ]);
 export type AgentEvent = z.infer<typeof AgentEvent>;

@@ -1,7 +1,7 @@
 /**
  * Loaded into a daemon with `--import`, before its first own module: counts what it does to the world, step by step, and
  * ends it with SIGKILL at the step that a test has chosen. Nothing in the daemon knows of it; what it wraps are Node's own
- * functions, by which every program, file, row and request of the daemon goes.
+ * functions and the C library's, by which every program, file, mount, row and request of the daemon goes.
  *
  * In the directory ATOLL_STEPS: `order.json` is what to do, `taken.log` gets the name of each step, `ready` says that the
  * order was read. An order is read at the start, and again at each SIGUSR2.
@@ -10,6 +10,7 @@ import childProcess from "node:child_process";
 import { createHash } from "node:crypto";
 import fs from "node:fs";
 import http from "node:http";
+import koffi from "koffi";
 import { flushCompileCache, syncBuiltinESMExports } from "node:module";
 import { DatabaseSync, StatementSync } from "node:sqlite";
 import { threadId } from "node:worker_threads";
@@ -30,6 +31,7 @@ if (threadId === 0) {
   process.once("SIGUSR2", () => flushCompileCache()); // SIGKILL would leave the next lives without
   pretend();
   wrapPrograms();
+  wrapSystemCalls();
   wrapFiles();
   wrapRows();
   wrapRequests();
@@ -54,7 +56,7 @@ function pretend(): void {
 }
 
 /** A step is about to be taken. Names are the same in every run: what differs from one to the next is left out. */
-function step(name: string, child?: childProcess.ChildProcess): void {
+function step(name: string, program?: number): void {
   if (!order) return;
   const plain = toPlain(name);
   const times = (seen.get(plain) ?? 0) + 1;
@@ -64,7 +66,7 @@ function step(name: string, child?: childProcess.ChildProcess): void {
   if (numbered !== order.killAt) return;
   const { stopAfterMs } = order;
   const stop = () => {
-    if (child?.pid !== undefined) process.kill(child.pid, "SIGSTOP");
+    if (program !== undefined) process.kill(program, "SIGSTOP");
     die();
   };
   if (stopAfterMs === undefined) die();
@@ -91,11 +93,48 @@ function wrapPrograms(): void {
     const name = [file, ...args].join(" ");
     step(name);
     const child = spawn(file, args, options);
-    step(`${name}, begun`, child);
+    step(`${name}, begun`, child.pid);
     if (args.includes("-batch") && args.includes("-force")) tellLines(child);
     return child;
   };
   Object.assign(childProcess, { spawn: wrapped });
+}
+
+type Call = (...args: unknown[]) => unknown;
+type NativeCall = Call & { async: Call };
+
+/** Those that change something: what is mounted, what lies on a pool, which programs run. */
+function wrapSystemCalls(): void {
+  const { load } = koffi;
+  const wrapped = (...args: Parameters<typeof load>) => {
+    const library = load(...args);
+    const { func } = library as unknown as { func: (signature: string) => NativeCall };
+    const wrappedFunc = (signature: string): NativeCall => {
+      const name = /(\w+)\(/.exec(signature)?.[1] ?? "";
+      const call = func.call(library, signature);
+      if (name === "posix_spawn") return Object.assign(spawning(call), { async: call.async });
+      if (!["mount", "umount2", "ioctl"].includes(name)) return call;
+      const async = (...values: unknown[]) => {
+        step([name, ...values.filter((value) => typeof value === "string")].join(" "));
+        return call.async(...values);
+      };
+      return Object.assign((...values: unknown[]) => call(...values), { async });
+    };
+    return { func: wrappedFunc } as unknown as typeof library;
+  };
+  Object.assign(koffi, { load: wrapped });
+}
+
+/** posix_spawn(&pid, path, actions, attributes, argv, env). */
+function spawning(call: Call): Call {
+  return (...values) => {
+    const [pid, , , , argv] = values as [[number], string, Buffer, Buffer, (string | null)[]];
+    const name = argv.slice(0, -1).join(" ");
+    step(name);
+    const result = call(...values);
+    step(`${name}, begun`, pid[0]);
+    return result;
+  };
 }
 
 /** The long-lived `ip`: each batch of its lines is a step. */
