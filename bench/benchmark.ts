@@ -9,7 +9,7 @@ export type Benchmark = {
   measure(world: World): Promise<Row[]>;
 };
 
-export type Unit = "ms" | "MB/s" | "MiB" | "%" | "x";
+export type Unit = "ms" | "MB/s" | "req/s" | "MiB" | "%" | "x";
 
 /** All samples of one contestant. The first row of a benchmark is what the ratios of the others refer to. */
 export type Row = {

@@ -12,6 +12,7 @@ export const budgets = {
   "daemon RSS with 1,000 idle": { most: 250e6 / 2 ** 20, unit: "MiB" },
   "daemon CPU with 1,000 idle": { most: 2, unit: "%" },
   "npm ci against the host": { most: 1.15, unit: "x" },
+  "preview against the port": { most: 2, unit: "x" },
 } as const;
 
 export type BudgetName = keyof typeof budgets;

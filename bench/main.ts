@@ -9,13 +9,14 @@ import { exec } from "./benchmarks/exec.ts";
 import { files } from "./benchmarks/files.ts";
 import { newName } from "./benchmarks/new-name.ts";
 import { npmCi } from "./benchmarks/npm-ci.ts";
+import { preview } from "./benchmarks/preview.ts";
 import { wake } from "./benchmarks/wake.ts";
 import { verdictOf } from "./budgets.ts";
 import { busyPercent, describeMachine } from "./machine.ts";
 import { printMachine, printResult, type Result, toJson } from "./report.ts";
 import { openWorld } from "./world.ts";
 
-const all: readonly Benchmark[] = [exec, newName, wake, burst, files, npmCi, density, churn];
+const all: readonly Benchmark[] = [exec, newName, wake, burst, files, preview, npmCi, density, churn];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
