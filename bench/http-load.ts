@@ -46,7 +46,7 @@ function ask(socket: Socket, request: string): Promise<void> {
     const onData = (chunk: Buffer) => {
       if (left === undefined) {
         const end = chunk.indexOf("\r\n\r\n");
-        const head = chunk.latin1Slice(0, end);
+        const head = chunk.toString("latin1", 0, Math.max(0, end));
         const length = /\r\ncontent-length: (\d+)/i.exec(head)?.[1];
         if (end < 0 || !head.startsWith("HTTP/1.1 200") || length === undefined) {
           return reject(new Error(`Cannot measure: not the answer that was expected: ${head.slice(0, 1_000)}`));

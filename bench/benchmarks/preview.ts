@@ -32,22 +32,23 @@ export const preview: Benchmark = {
     const straight = { address: "127.0.0.1", port: 3000, host: "localhost:3000" };
     const load = async (what: Omit<Load, "seconds">, ...front: string[]) => {
       const program = [globalThis.process.execPath, join(import.meta.dirname, "../http-load.ts")];
-      const [file = "", ...words] = [...front, ...program, JSON.stringify({ ...what, seconds: secondsEach })];
-      return JSON.parse(await call(file, ...words)) as Loaded;
+      const words = [...front, ...program, JSON.stringify({ ...what, seconds: secondsEach })];
+      return JSON.parse(await call(words[0]!, ...words.slice(1))) as Loaded;
     };
     const viaUrl = (path: string, connections: number) => load({ ...through, path, connections });
     const viaPort = (path: string, connections: number) =>
       load({ ...straight, path, connections }, "nsenter", `--net=${namespace}`);
 
     const rates = answers.flatMap(({ name, path }): Contestant[] => [
-      ...[{ what: `straight to the port, ${name}`, ask: viaPort }, { what: `preview, ${name}`, ask: viaUrl }].map(
-        ({ what, ask }): Contestant => ({
-          what,
-          unit: "req/s",
-          group: name,
-          round: async () => (await ask(path, connections)).perSecond,
-        }),
-      ),
+      ...[
+        { what: `straight to the port, ${name}`, ask: viaPort },
+        { what: `preview, ${name}`, ask: viaUrl },
+      ].map(({ what, ask }): Contestant => ({
+        what,
+        unit: "req/s",
+        group: name,
+        round: async () => (await ask(path, connections)).perSecond,
+      })),
     ]);
     const waits = [
       { what: "straight to the port, 100 B, one connection", ask: viaPort },

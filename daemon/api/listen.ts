@@ -59,6 +59,7 @@ function makeServer(serving: Serving): Server {
       requestTimeout: 0,
       keepAliveTimeout: 65_000,
       noDelay: true,
+      optimizeEmptyRequests: true,
       shouldUpgradeCallback: (request) => serving.wantsUpgrade(request),
     },
     (request, response) => {

@@ -28,36 +28,41 @@ export type Visitor = {
 /** What the inner server gets: the visitor's headers without those of the connection and of the system, and ours. */
 export function toInner(raw: RawHeaders, port: number, visitor: Visitor, upgrade?: string): string[] {
   const dropped = nominated(raw);
-  const kept = pick(raw, (name) => {
-    return !ofConnection.has(name) && !dropped.has(name) && !ofSystem.test(name) && !ofFraming.has(name);
-  });
-  const length = valueOf(raw, "content-length");
-  const body =
-    valueOf(raw, "transfer-encoding") !== undefined
-      ? ["Transfer-Encoding", "chunked"]
-      : length !== undefined
-        ? ["Content-Length", length]
-        : [];
-  return [
-    ...["Host", `localhost:${port}`, ...kept, ...body],
-    ...["X-Forwarded-Host", visitor.host, "X-Forwarded-Proto", visitor.proto],
-    ...(visitor.authorization === undefined ? [] : ["Authorization", visitor.authorization]),
-    ...(visitor.address === undefined ? [] : ["X-Forwarded-For", visitor.address]),
-    ...(visitor.prefix === undefined ? [] : ["X-Forwarded-Prefix", visitor.prefix]),
-    ...(upgrade === undefined ? [] : ["Connection", "Upgrade", "Upgrade", upgrade]),
-  ];
+  const inner = ["Host", `localhost:${port}`];
+  let length: string | undefined;
+  let isChunked = false;
+  for (let at = 0; at < raw.length; at += 2) {
+    const [name = "", value = ""] = [raw[at], raw[at + 1]];
+    const lower = name.toLowerCase();
+    if (lower === "content-length") length ??= value;
+    else if (lower === "transfer-encoding") isChunked = true;
+    else if (ofConnection.has(lower) || dropped?.has(lower) || ofFraming.has(lower) || ofSystem.test(lower)) continue;
+    else inner.push(name, value);
+  }
+  if (isChunked) inner.push("Transfer-Encoding", "chunked");
+  else if (length !== undefined) inner.push("Content-Length", length);
+  inner.push("X-Forwarded-Host", visitor.host, "X-Forwarded-Proto", visitor.proto);
+  if (visitor.authorization !== undefined) inner.push("Authorization", visitor.authorization);
+  if (visitor.address !== undefined) inner.push("X-Forwarded-For", visitor.address);
+  if (visitor.prefix !== undefined) inner.push("X-Forwarded-Prefix", visitor.prefix);
+  if (upgrade !== undefined) inner.push("Connection", "Upgrade", "Upgrade", upgrade);
+  return inner;
 }
 
 /** What the visitor gets. `shared`: the page shares its origin with others', so it may not claim more than its own path. */
 export function toVisitor(raw: RawHeaders, status: number, shared: boolean): string[] {
   const dropped = nominated(raw);
-  // the length of an answer is its framing: no Connection header takes it away
-  dropped.delete("content-length");
-  return pick(raw, (name) => {
-    if (ofConnection.has(name) || dropped.has(name) || /^atoll[-_]/.test(name)) return false;
-    if (shared && name === "service-worker-allowed") return false;
-    return name !== "content-length" || (status !== 204 && status >= 200);
-  });
+  const kept: string[] = [];
+  for (let at = 0; at < raw.length; at += 2) {
+    const [name = "", value = ""] = [raw[at], raw[at + 1]];
+    const lower = name.toLowerCase();
+    if (lower === "content-length") {
+      // an answer's length is its framing: no Connection header takes it away
+      if (status !== 204 && status >= 200) kept.push(name, value);
+    } else if (ofConnection.has(lower) || dropped?.has(lower) || /^atoll[-_]/.test(lower)) continue;
+    else if (!shared || lower !== "service-worker-allowed") kept.push(name, value);
+  }
+  return kept;
 }
 
 /** The first value of a header; `name` in lower case. */
@@ -66,21 +71,12 @@ export function valueOf(raw: RawHeaders, name: string): string | undefined {
   return undefined;
 }
 
-/** The headers that the Connection header says are its own. */
-function nominated(raw: RawHeaders): Set<string> {
-  const names = new Set<string>();
+/** The headers that the Connection header says are its own; undefined when it names none. */
+function nominated(raw: RawHeaders): Set<string> | undefined {
+  let names: Set<string> | undefined;
   for (let at = 0; at < raw.length; at += 2) {
     if (raw[at]?.toLowerCase() !== "connection") continue;
-    for (const name of (raw[at + 1] ?? "").split(",")) names.add(name.trim().toLowerCase());
+    for (const name of (raw[at + 1] ?? "").split(",")) (names ??= new Set()).add(name.trim().toLowerCase());
   }
   return names;
-}
-
-function pick(raw: RawHeaders, isKept: (name: string) => boolean): string[] {
-  const kept: string[] = [];
-  for (let at = 0; at < raw.length; at += 2) {
-    const [name = "", value = ""] = [raw[at], raw[at + 1]];
-    if (isKept(name.toLowerCase())) kept.push(name, value);
-  }
-  return kept;
 }

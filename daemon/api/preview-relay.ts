@@ -1,15 +1,10 @@
-import { type ClientRequest, type IncomingMessage, request as httpRequest, type ServerResponse } from "node:http";
-import { pipeline } from "node:stream";
-import { SandboxError } from "../../protocol/errors.ts";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Run } from "../sandbox/run.ts";
-import { toInner, toVisitor, valueOf, type Visitor } from "./preview-headers.ts";
-import { poolOf, type PoolRequest } from "./preview-pool.ts";
-
-/** As many interim answers as any server has reason to give; one that gives them for ever has something else in mind. */
-const interimLimit = 20;
-
-/** What an inner server may say before its body begins. Node's own limit for visitors is 16 KiB. */
-export const innerHeadBytes = 64 * 1024;
+import { AnswerReader, nonsense } from "./answer-reader.ts";
+import { connectInner, type InnerConnection, type InnerUser, takeIdle } from "./inner-connection.ts";
+import { StreamUse } from "./preview-use.ts";
+import { toInner, toVisitor, type Visitor } from "./preview-headers.ts";
 
 /** A visitor who still sends when the answer is complete is listened to for so long, so that the answer is not lost with a reset. */
 const lingerMs = 2_000;
@@ -22,138 +17,245 @@ export type Passage = {
   path: string;
   visitor: Visitor;
   /** How long the port may be waited for; aborts also when the visitor has gone. */
-  within: AbortSignal;
+  within(): AbortSignal;
   /** Whether the page shares its origin with others'. */
   shared: boolean;
   /** The inner server has begun to answer: from now on only what flows is use. */
   onAnswer(): void;
 };
 
+/** A server that agrees to the protocol that was asked for: from now on the connection speaks that. */
+export type Agreed = { headers: string[]; inner: Socket };
+
 /**
- * Passes a request on and its answer back, at the pace of whoever is slower. Throws while nothing has been answered:
- * SERVICE_NOT_RESPONDING, or what waiting for the port threw. Later a failure cuts the visitor off.
+ * Passes a request on and its answer back, at the pace of whoever is slower. Resolves when that has left, or cannot. Throws
+ * while nothing has been answered: SERVICE_NOT_RESPONDING, or what waiting for the port threw. Later a failure cuts the
+ * visitor off. Gives something only to a request for another protocol, when the server agrees to it.
  */
-export async function relay(request: IncomingMessage, response: ServerResponse, passage: Passage): Promise<void> {
-  const hasBody =
-    valueOf(request.rawHeaders, "transfer-encoding") !== undefined ||
-    Number(valueOf(request.rawHeaders, "content-length") ?? 0) > 0;
-  const isSafe = !hasBody && (request.method === "GET" || request.method === "HEAD");
+export async function relay(
+  request: IncomingMessage,
+  response: ServerResponse,
+  passage: Passage,
+  upgrade?: string,
+): Promise<Agreed | undefined> {
+  const { run, port, within } = passage;
+  const { method = "GET", headers } = request;
+  const hasBody = headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
+  const isSafe = !hasBody && (method === "GET" || method === "HEAD");
   for (;;) {
+    const idle = upgrade === undefined ? takeIdle(run, port) : undefined;
+    const connection = idle ?? (await connectInner(run, port, within()));
+    const exchange = new Exchange({ request, response, passage, connection, hasBody, upgrade });
     try {
-      const answer = await ask(request, response, passage, hasBody);
-      return await passBack(request, answer, response, passage);
+      return await exchange.done;
     } catch (error) {
       // an idle connection was closed just when it was to be used: nobody has seen the request
-      if (!(isSafe && error instanceof StaleConnection && !passage.within.aborted)) throw toTrouble(error);
+      if (!(isSafe && error instanceof StaleConnection) || response.destroyed) throw error;
     }
   }
 }
 
 class StaleConnection extends Error {}
 
-/** Sends the request; its body goes on while the answer comes. */
-function ask(
-  request: IncomingMessage,
-  response: ServerResponse,
-  passage: Passage,
-  hasBody: boolean,
-): Promise<IncomingMessage> {
-  const { run, port, path, visitor, within } = passage;
-  return new Promise((resolve, reject) => {
-    const options: PoolRequest = {
-      agent: poolOf(run, port),
-      method: request.method ?? "GET",
-      path,
-      headers: innerHeaders(request, port, visitor, hasBody),
-      maxHeaderSize: innerHeadBytes,
-      within,
-    };
-    const outgoing = httpRequest(options);
-    guardInterim(outgoing);
-    const onGone = () => outgoing.destroy(new Error("the visitor has gone"));
-    response.once("close", onGone);
-    outgoing.once("close", () => response.off("close", onGone));
-    outgoing.on("response", resolve);
-    outgoing.on("upgrade", (_, socket) => {
-      socket.destroy();
-      reject(nonsense("it changes the protocol without being asked"));
-    });
-    outgoing.on("error", (error: NodeJS.ErrnoException) => {
-      request.unpipe(outgoing);
-      request.resume(); // whoever sends is to hear the answer
-      reject(outgoing.reusedSocket && isCut(error) ? new StaleConnection(error.message, { cause: error }) : error);
-    });
-    if (!hasBody) return void outgoing.end();
-    request.on("data", () => run.activity.touch());
-    request.pipe(outgoing);
-  });
-}
+type ExchangeOptions = {
+  request: IncomingMessage;
+  response: ServerResponse;
+  passage: Passage;
+  connection: InnerConnection;
+  hasBody: boolean;
+  upgrade: string | undefined;
+};
 
-/** A server that waits for a body must be told that there is none, except where none is usual. */
-function innerHeaders(request: IncomingMessage, port: number, visitor: Visitor, hasBody: boolean): string[] {
-  const headers = toInner(request.rawHeaders, port, visitor);
-  const isUsual = hasBody || ["GET", "HEAD", "OPTIONS", "TRACE"].includes(request.method ?? "");
-  return isUsual || valueOf(headers, "content-length") !== undefined ? headers : [...headers, "Content-Length", "0"];
-}
+/** A request and its answer on a connection to the inner server. */
+class Exchange implements InnerUser {
+  readonly done: Promise<Agreed | undefined>;
+  readonly #request: IncomingMessage;
+  readonly #response: ServerResponse;
+  readonly #passage: Passage;
+  readonly #connection: InnerConnection;
+  readonly #reader: AnswerReader;
+  readonly #upload: Upload | undefined;
+  readonly #use: StreamUse;
+  readonly #settled = Promise.withResolvers<Agreed | undefined>();
+  #heard = false;
+  #isOver = false;
 
-/** Interim answers are not passed on: they say nothing that a visitor needs. */
-export function guardInterim(outgoing: ClientRequest): void {
-  let left = interimLimit;
-  outgoing.on("information", () => {
-    if (left-- === 0) outgoing.destroy(nonsense("it announces an answer again and again without giving it"));
-  });
-}
-
-/** The answer, as it comes. Resolves when it has left, or cannot. */
-export function passBack(
-  request: IncomingMessage,
-  answer: IncomingMessage,
-  response: ServerResponse,
-  { run, shared, onAnswer }: Pick<Passage, "run" | "shared" | "onAnswer">,
-): Promise<void> {
-  onAnswer();
-  const status = answer.statusCode ?? 0;
-  try {
-    if (status < 200) throw new RangeError(`${status} is no status of an answer`);
-    response.writeHead(status, answer.statusMessage ?? "", toVisitor(answer.rawHeaders, status, shared));
-  } catch (error) {
-    answer.destroy();
-    throw nonsense((error as Error).message, error);
+  constructor({ request, response, passage, connection, hasBody, upgrade }: ExchangeOptions) {
+    const { run, port, path, visitor } = passage;
+    this.done = this.#settled.promise;
+    this.#request = request;
+    this.#response = response;
+    this.#passage = passage;
+    this.#connection = connection;
+    this.#reader = new AnswerReader(request.method ?? "GET", upgrade !== undefined);
+    this.#use = new StreamUse(run.activity);
+    connection.use(this);
+    response.on("close", this.#onGone);
+    const headers = toInner(request.rawHeaders, port, visitor, upgrade);
+    if (upgrade === undefined) headers.push("Connection", "keep-alive");
+    // a server that waits for a body must be told that there is none, except where none is usual
+    const isUsual = hasBody || ["GET", "HEAD", "OPTIONS", "TRACE"].includes(request.method ?? "");
+    if (!isUsual && request.headers["content-length"] === undefined) headers.push("Content-Length", "0");
+    const head = writeHead(request.method ?? "GET", path, headers);
+    if (hasBody) this.#upload = new Upload(request, connection.socket, head, run);
+    else connection.socket.write(head, "latin1");
   }
-  response.flushHeaders();
-  answer.on("data", () => run.activity.touch());
-  return new Promise((resolve) => {
-    // a failure on either side ends the other: the visitor sees an answer cut off, the server a reader who has gone
-    pipeline(answer, response, () => {
-      run.activity.touch();
-      if (!request.complete) linger(request);
-      resolve();
-    });
-  });
+
+  onData(chunk: Buffer): void {
+    const reader = this.#reader;
+    const isFirst = reader.head === undefined;
+    this.#heard = true;
+    let parts: readonly Buffer[];
+    try {
+      parts = reader.push(chunk);
+      if (isFirst && reader.head) {
+        this.#passage.onAnswer();
+        if (reader.head.status === 101) return this.#agree();
+        this.#begin();
+      }
+    } catch (error) {
+      return this.#fail(error);
+    }
+    if (!isFirst) this.#use.flow(chunk.length);
+    if (reader.isComplete) return this.#complete(parts);
+    if (reader.head === undefined) return;
+    if (parts.length === 0 && isFirst) this.#response.flushHeaders();
+    for (const part of parts) this.#write(part);
+  }
+
+  onEnd(): void {
+    try {
+      this.#reader.finish();
+    } catch (error) {
+      return this.#fail(this.#isStale() ? new StaleConnection() : error);
+    }
+    this.#complete([]);
+  }
+
+  onDrain(): void {
+    this.#upload?.goOn();
+  }
+
+  onClose(error: Error | undefined): void {
+    if (this.#isStale()) return this.#fail(new StaleConnection());
+    const words = error ? `the connection broke (${error.message})` : "it closed the connection without an answer";
+    this.#fail(nonsense(words, error));
+  }
+
+  #isStale(): boolean {
+    return this.#connection.isUsed && !this.#heard;
+  }
+
+  #begin(): void {
+    const { status, message, headers } = this.#reader.head!;
+    try {
+      this.#response.writeHead(status, message, toVisitor(headers, status, this.#passage.shared));
+    } catch (error) {
+      throw nonsense((error as Error).message, error);
+    }
+  }
+
+  #write(part: Buffer): void {
+    if (this.#response.write(part) || this.#isOver) return;
+    const { socket } = this.#connection;
+    if (socket.isPaused()) return;
+    socket.pause();
+    this.#response.once("drain", () => socket.resume());
+  }
+
+  /** The last piece leaves with the end: a small answer is one write, head and all. */
+  #complete(parts: readonly Buffer[]): void {
+    this.#isOver = true;
+    const isSent = this.#upload?.isSent ?? true;
+    this.#upload?.stop();
+    if (isSent && this.#reader.keepsAlive) this.#connection.giveBack();
+    else this.#connection.destroy();
+    for (const part of parts.slice(0, -1)) this.#response.write(part);
+    this.#response.end(parts.at(-1));
+    if (!this.#request.complete) linger(this.#request);
+  }
+
+  #agree(): void {
+    const { head, rest } = this.#reader;
+    this.#isOver = true;
+    this.#response.off("close", this.#onGone);
+    const inner = this.#connection.detach();
+    inner.allowHalfOpen = true;
+    if (rest.length > 0) inner.unshift(rest);
+    this.#settled.resolve({ headers: head!.headers, inner });
+  }
+
+  #fail(error: unknown): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#connection.destroy();
+    this.#upload?.stop();
+    this.#request.resume(); // whoever sends is to hear the answer
+    if (this.#response.headersSent) return void this.#request.socket.destroy();
+    this.#response.off("close", this.#onGone);
+    this.#settled.reject(error);
+  }
+
+  /** The answer has left, or whoever asked has. */
+  readonly #onGone = () => {
+    if (!this.#isOver) {
+      this.#isOver = true;
+      this.#upload?.stop();
+      this.#connection.destroy();
+    }
+    this.#settled.resolve(undefined);
+  };
+}
+
+function writeHead(method: string, path: string, headers: readonly string[]): string {
+  let text = `${method} ${path} HTTP/1.1\r\n`;
+  for (let at = 0; at < headers.length; at += 2) text += `${headers[at]}: ${headers[at + 1]}\r\n`;
+  return `${text}\r\n`;
+}
+
+/** A request's body on its way to the inner server, framed as it came; Node has seen to its length. */
+class Upload {
+  isSent = false;
+  readonly #request: IncomingMessage;
+  readonly #socket: Socket;
+  readonly #run: Run;
+  readonly #isChunked: boolean;
+
+  constructor(request: IncomingMessage, socket: Socket, head: string, run: Run) {
+    this.#request = request;
+    this.#socket = socket;
+    this.#run = run;
+    this.#isChunked = request.headers["transfer-encoding"] !== undefined;
+    socket.write(head, "latin1");
+    request.on("data", this.#onData).on("end", this.#onEnd);
+  }
+
+  goOn(): void {
+    if (!this.isSent) this.#request.resume();
+  }
+
+  stop(): void {
+    this.#request.off("data", this.#onData).off("end", this.#onEnd);
+  }
+
+  readonly #onData = (chunk: Buffer) => {
+    this.#run.activity.touch();
+    if (this.#isChunked) this.#socket.cork();
+    if (this.#isChunked) this.#socket.write(`${chunk.length.toString(16)}\r\n`, "latin1");
+    let more = this.#socket.write(chunk);
+    if (this.#isChunked) more = this.#socket.write("\r\n", "latin1");
+    if (this.#isChunked) this.#socket.uncork();
+    if (!more) this.#request.pause();
+  };
+
+  readonly #onEnd = () => {
+    this.isSent = true;
+    if (this.#isChunked) this.#socket.write("0\r\n\r\n", "latin1");
+  };
 }
 
 function linger(request: IncomingMessage): void {
   const timer = setTimeout(() => request.socket.destroy(), lingerMs).unref();
   request.once("close", () => clearTimeout(timer));
   request.resume();
-}
-
-export function toTrouble(error: unknown): unknown {
-  if (SandboxError.is(error)) return error;
-  const { code, message } = error as NodeJS.ErrnoException;
-  if (isCut(error as NodeJS.ErrnoException)) return nonsense("it closed the connection without an answer", error);
-  if (code?.startsWith("HPE_") === true) return nonsense(`its answer is no HTTP (${message})`, error);
-  if (error instanceof StaleConnection) return nonsense("it closed the connection", error);
-  return error;
-}
-
-function isCut(error: NodeJS.ErrnoException): boolean {
-  return ["ECONNRESET", "EPIPE", "ECONNABORTED"].includes(error.code ?? "");
-}
-
-export function nonsense(why: string, cause?: unknown): SandboxError {
-  return new SandboxError("SERVICE_NOT_RESPONDING", `Cannot show what the server in the sandbox says: ${why}`, {
-    cause,
-    suggestion: "Look at the server's own log",
-  });
 }

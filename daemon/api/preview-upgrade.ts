@@ -1,8 +1,9 @@
-import { type IncomingMessage, request as httpRequest, type ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
-import { connectToPort } from "../sandbox/visit.ts";
-import { toInner, toVisitor } from "./preview-headers.ts";
-import { guardInterim, innerHeadBytes, nonsense, type Passage, passBack, toTrouble } from "./preview-relay.ts";
+import { nonsense } from "./answer-reader.ts";
+import { toVisitor, valueOf } from "./preview-headers.ts";
+import { type Passage, relay } from "./preview-relay.ts";
+import { StreamUse } from "./preview-use.ts";
 
 /** Visitors' machines vanish without a word; so often it is asked whether they are there. */
 const keepAliveMs = 30_000;
@@ -17,15 +18,14 @@ export async function relayUpgrade(
   response: ServerResponse,
   passage: Passage,
 ): Promise<void> {
-  const outcome = await ask(request, socket, passage).catch((error: unknown) => {
-    throw toTrouble(error);
-  });
-  if (outcome.inner === undefined) return passBack(request, outcome.answer, response, passage);
-  const { answer, inner } = outcome;
-  passage.onAnswer();
-  const raw = toVisitor(answer.rawHeaders, 101, passage.shared);
-  const protocol = answer.headers.upgrade ?? request.headers.upgrade ?? "";
-  const lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", `Upgrade: ${protocol}`];
+  const wanted = request.headers.upgrade ?? "";
+  const agreed = await relay(request, response, passage, wanted);
+  if (agreed === undefined) return;
+  const { headers, inner } = agreed;
+  inner.on("error", () => {}); // told by its close
+  const raw = toVisitor(headers, 101, passage.shared);
+  const lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade"];
+  lines.push(`Upgrade: ${valueOf(headers, "upgrade") ?? wanted}`);
   for (let at = 0; at < raw.length; at += 2) lines.push(`${raw[at]}: ${raw[at + 1]}`);
   if (lines.some((line) => /[\r\n\0]/.test(line))) {
     inner.destroy();
@@ -33,49 +33,11 @@ export async function relayUpgrade(
   }
   response.detachSocket(socket as never);
   socket.write(`${lines.join("\r\n")}\r\n\r\n`, "latin1");
-  await join(socket, inner, () => passage.run.activity.touch());
-}
-
-type Outcome = { answer: IncomingMessage; inner?: Duplex };
-
-function ask(
-  request: IncomingMessage,
-  socket: Duplex,
-  { run, port, path, visitor, within }: Passage,
-): Promise<Outcome> {
-  return new Promise((resolve, reject) => {
-    const outgoing = httpRequest({
-      method: "GET",
-      path,
-      headers: toInner(request.rawHeaders, port, visitor, request.headers.upgrade),
-      maxHeaderSize: innerHeadBytes,
-      createConnection: (_, done) => {
-        connectToPort(run, port, within).then(
-          (stream) => done(null, stream),
-          (error: Error) => (done as (error: Error) => void)(error),
-        );
-        return undefined;
-      },
-    });
-    guardInterim(outgoing);
-    const onGone = () => outgoing.destroy(new Error("the visitor has gone"));
-    socket.once("close", onGone);
-    outgoing.once("close", () => socket.off("close", onGone));
-    outgoing.on("error", reject);
-    outgoing.on("response", (answer) => resolve({ answer }));
-    outgoing.on("upgrade", (answer, inner, head) => {
-      socket.off("close", onGone);
-      inner.allowHalfOpen = true;
-      // at once: a stream that has ended meanwhile takes nothing back
-      if (head.length > 0) inner.unshift(head);
-      resolve({ answer, inner });
-    });
-    outgoing.end();
-  });
+  await join(socket, inner, passage);
 }
 
 /** Bytes both ways, each at the pace of its reader. Resolves when both connections are closed. */
-function join(visitor: Duplex, inner: Duplex, onBytes: () => void): Promise<void> {
+function join(visitor: Duplex, inner: Duplex, { run }: Passage): Promise<void> {
   if ("setKeepAlive" in visitor)
     (visitor as { setKeepAlive(on: boolean, ms: number): void }).setKeepAlive(true, keepAliveMs);
   let open = 2;
@@ -84,7 +46,8 @@ function join(visitor: Duplex, inner: Duplex, onBytes: () => void): Promise<void
       [visitor, inner],
       [inner, visitor],
     ] as const) {
-      from.on("data", onBytes);
+      const use = new StreamUse(run.activity);
+      from.on("data", (chunk: Buffer) => use.flow(chunk.length));
       from.on("error", () => to.destroy());
       from.on("close", () => {
         if (!from.readableEnded || !from.writableFinished) to.destroy();

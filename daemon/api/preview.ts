@@ -50,7 +50,9 @@ export class Previews {
 
   /** Answers one request; never throws. */
   async show(request: IncomingMessage, response: ServerResponse, sight: Sight): Promise<void> {
-    await this.#visit(request, response, sight, (passage) => relay(request, response, passage));
+    await this.#visit(request, response, sight, async (passage) => {
+      await relay(request, response, passage);
+    });
   }
 
   /** Answers a request for another protocol on its bare socket; never throws. */
@@ -71,36 +73,33 @@ export class Previews {
     sight: Sight,
     pass: (passage: Passage) => Promise<void>,
   ): Promise<void> {
-    const { socket } = request;
-    const over = new AbortController();
+    using patience = new Patience();
     const leave = () => {
-      if (!response.writableFinished) over.abort(new SandboxError("ABORTED", "Cannot go on: the visitor has gone"));
+      if (!response.writableFinished) patience.end(new SandboxError("ABORTED", "Cannot go on: the visitor has gone"));
     };
     response.once("close", leave);
-    const timer = setTimeout(() => over.abort(notReady()), readyMs);
     using cleanup = new DisposableStack();
-    cleanup.defer(() => clearTimeout(timer));
     try {
       const place = this.#find(request, sight);
       const cut = () => {
-        over.abort(new SandboxError("PORT_NOT_EXPOSED", "Cannot go on: the preview was taken back"));
-        socket.destroy();
+        patience.end(new SandboxError("PORT_NOT_EXPOSED", "Cannot go on: the preview was taken back"));
+        request.socket.destroy();
       };
-      place.gone?.addEventListener("abort", cut, { once: true });
-      cleanup.defer(() => place.gone?.removeEventListener("abort", cut));
+      if (place.gone) cleanup.use(whenAborted(place.gone, cut));
       cleanup.use(this.#count(place.sandbox));
-      const { run, hold } = await this.#sandboxes.enter(place.sandbox, over.signal);
+      const { run, hold } =
+        this.#sandboxes.enterIfAwake(place.sandbox) ?? (await this.#sandboxes.enter(place.sandbox, patience.signal()));
       cleanup.use(hold);
       const thinking = setTimeout(() => hold[Symbol.dispose](), thinkingMs).unref();
+      cleanup.defer(() => clearTimeout(thinking));
       const onAnswer = () => {
-        clearTimeout(timer);
-        clearTimeout(thinking);
+        patience[Symbol.dispose]();
         hold[Symbol.dispose]();
       };
-      cleanup.defer(() => clearTimeout(thinking));
       const { path, shared } = sight;
       const visitor = place.isOurs ? { ...sight.visitor, authorization: undefined } : sight.visitor;
-      await pass({ run, port: place.port, path, visitor, within: over.signal, shared, onAnswer });
+      const within = () => patience.signal();
+      await pass({ run, port: place.port, path, visitor, within, shared, onAnswer });
     } catch (error) {
       this.#tell(request, response, error, "sandbox" in sight);
     } finally {
@@ -150,6 +149,44 @@ export class Previews {
     if (error !== thrown) this.#log.error({ error: (thrown as Error).stack ?? String(thrown) }, "a preview failed");
     showTrouble(request, response, troubleOf(error), forProgram);
   }
+}
+
+/** How long a visitor is kept waiting, counted from when there is something to wait for. */
+class Patience implements Disposable {
+  // made when needed: most requests find all they want
+  #over: AbortController | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #reason: SandboxError | undefined;
+
+  signal(): AbortSignal {
+    this.#over ??= new AbortController();
+    if (this.#reason) this.#over.abort(this.#reason);
+    else this.#timer ??= setTimeout(() => this.end(notReady()), readyMs);
+    return this.#over.signal;
+  }
+
+  end(reason: SandboxError): void {
+    this.#reason ??= reason;
+    this.#over?.abort(this.#reason);
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+  }
+}
+
+const waiting = new WeakMap<AbortSignal, Set<() => void>>();
+
+/** Calls `work` when the signal aborts, unless disposed before. A listener of its own for each would cost more than the rest of a visit. */
+function whenAborted(signal: AbortSignal, work: () => void): Disposable {
+  let works = waiting.get(signal);
+  if (!works) {
+    const all = new Set<() => void>();
+    signal.addEventListener("abort", () => all.forEach((one) => one()), { once: true });
+    waiting.set(signal, (works = all));
+  }
+  works.add(work);
+  return { [Symbol.dispose]: () => void works.delete(work) };
 }
 
 function notReady(): SandboxError {

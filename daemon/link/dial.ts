@@ -1,5 +1,5 @@
 import { request } from "node:http";
-import type { Duplex } from "node:stream";
+import type { Socket } from "node:net";
 import { unreachable } from "./connect.ts";
 import { type Link, readRefusal } from "./link.ts";
 
@@ -10,12 +10,12 @@ const dialLimitMs = 10_000;
  * A connection to a port of the sandbox, also where only its loopback listens: the bytes of what was dialled, with half-close.
  * Throws what the agent refuses, SERVICE_NOT_RESPONDING where nobody listens, or AGENT_UNREACHABLE.
  */
-export function dial(link: Link, port: number, signal: AbortSignal): Promise<Duplex> {
+export function dial(link: Link, port: number, signal: AbortSignal): Promise<Socket> {
   return upgrade(link, `/dial?port=${port}`, "atoll-tcp", signal);
 }
 
 /** A connection to the agent that has become one of this protocol. */
-export function upgrade(link: Link, path: string, protocol: string, signal: AbortSignal): Promise<Duplex> {
+export function upgrade(link: Link, path: string, protocol: string, signal: AbortSignal): Promise<Socket> {
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
     const outgoing = request({
@@ -34,7 +34,7 @@ export function upgrade(link: Link, path: string, protocol: string, signal: Abor
     outgoing.on("upgrade", (_, socket, head) => {
       settle();
       if (head.length > 0) socket.unshift(head);
-      resolve(socket);
+      resolve(socket as Socket); // what link.connect gave
     });
     outgoing.on("information", () => outgoing.destroy(unreachable("it announces an answer without giving it")));
     outgoing.on("response", (response) => {

@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import { z } from "zod";
 import { AgentProcess, type ProcessEnd } from "../../protocol/agent.ts";
 import { SandboxError } from "../../protocol/errors.ts";
@@ -30,6 +31,7 @@ export class Run {
   readonly #ended = Promise.withResolvers<RunEnd>();
   readonly #closed = new AbortController();
   readonly #commands = new Map<string, unknown>();
+  readonly #connections = new Set<Socket>();
   readonly #onLost: (run: Run) => void;
 
   constructor(machines: Machines, started: { row: RunRecord; link: Link }, onLost: (run: Run) => void) {
@@ -87,6 +89,12 @@ export class Run {
     return this.#ended.promise;
   }
 
+  /** A connection of ours into its namespace, which cannot go before all such connections have: it ends with the run. */
+  keep(connection: Socket): void {
+    this.#connections.add(connection);
+    connection.once("close", () => this.#connections.delete(connection));
+  }
+
   /** Remembers what a process is, for its line in the journal. */
   noteCommand(id: string, note: unknown): void {
     if (this.#commands.size < notedLimit) this.#commands.set(id, note);
@@ -99,9 +107,7 @@ export class Run {
 
   /** The run is over and everything given back: whoever waits for it learns how it ended. */
   close(end: RunEnd): void {
-    this.#closed.abort();
-    this.services.close();
-    this.link.close();
+    this.leave();
     this.#ended.resolve(end);
   }
 
@@ -110,6 +116,7 @@ export class Run {
     this.#closed.abort();
     this.services.close();
     this.link.close();
+    for (const connection of this.#connections) connection.destroy();
   }
 
   async #follow(): Promise<void> {

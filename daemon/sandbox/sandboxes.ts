@@ -66,6 +66,12 @@ export class Sandboxes {
     }
   }
 
+  /** What `enter` gives, when it has not to wait for it. */
+  enterIfAwake(name: string): { run: Run; hold: Disposable } | undefined {
+    const live = this.#liveOf(name);
+    return live?.state === "running" ? { run: live.run, hold: live.run.activity.hold() } : undefined;
+  }
+
   /** The run if there is one, held in use; nothing is woken. A start under way is waited for. */
   async peek(name: string): Promise<{ run: Run; hold: Disposable } | undefined> {
     const live = this.#liveOf(name);

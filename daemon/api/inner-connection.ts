@@ -1,0 +1,103 @@
+import type { Socket } from "node:net";
+import type { Run } from "../sandbox/run.ts";
+import { connectToPort } from "../sandbox/visit.ts";
+
+/** Shorter than what servers keep an idle connection for (Node 5 s), so that few requests meet a closed one. */
+const idleMs = 2_000;
+
+/** What ten browsers open to one host. Fewer would be closed and opened again all the time by many who ask at once. */
+const idleConnections = 64;
+
+/** Whoever has a connection for one request: what happens on it. */
+export type InnerUser = {
+  onData(chunk: Buffer): void;
+  /** The server sends no more. */
+  onEnd(): void;
+  onDrain(): void;
+  /** Nothing follows. With the error, when it was one. */
+  onClose(error: Error | undefined): void;
+};
+
+/** A connection to a port of a run, for one request at a time. */
+export class InnerConnection {
+  readonly socket: Socket;
+  /** Whether a request went over it before this one. */
+  isUsed = false;
+  readonly #idle: InnerConnection[];
+  #user: InnerUser | undefined;
+  #error: Error | undefined;
+
+  constructor(socket: Socket, idle: InnerConnection[]) {
+    this.socket = socket;
+    this.#idle = idle;
+    socket.on("data", this.#onData).on("end", this.#onEnd).on("drain", this.#onDrain);
+    socket.on("error", this.#onError).on("close", this.#onClose);
+    socket.setTimeout(idleMs, this.#onTimeout);
+  }
+
+  use(user: InnerUser): void {
+    this.#user = user;
+  }
+
+  /** Nobody uses it any more; another request may follow. */
+  giveBack(): void {
+    this.#user = undefined;
+    this.isUsed = true;
+    this.socket.resume(); // its last user may have waited for a slow visitor
+    if (this.#idle.length < idleConnections && !this.socket.destroyed) this.#idle.push(this);
+    else this.socket.destroy();
+  }
+
+  /** Ends it; its user hears no more. */
+  destroy(): void {
+    this.#user = undefined;
+    this.socket.destroy();
+  }
+
+  /** The bare socket, for another protocol. Nobody listens to it. */
+  detach(): Socket {
+    this.#user = undefined;
+    this.socket.setTimeout(0, this.#onTimeout);
+    this.socket.off("data", this.#onData).off("end", this.#onEnd).off("drain", this.#onDrain);
+    return this.socket.off("error", this.#onError).off("close", this.#onClose).pause();
+  }
+
+  readonly #onData = (chunk: Buffer) => {
+    if (this.#user) this.#user.onData(chunk);
+    else this.socket.destroy(); // it speaks unasked: the next request would be answered with that
+  };
+  readonly #onEnd = () => (this.#user ? this.#user.onEnd() : void this.socket.destroy());
+  readonly #onDrain = () => this.#user?.onDrain();
+  readonly #onError = (error: Error) => (this.#error = error);
+  readonly #onTimeout = () => {
+    if (!this.#user) this.socket.destroy();
+  };
+  readonly #onClose = () => {
+    const user = this.#user;
+    this.#user = undefined;
+    const at = this.#idle.indexOf(this);
+    if (at >= 0) this.#idle.splice(at, 1);
+    user?.onClose(this.#error);
+  };
+}
+
+/** Idle connections, by run and port. They end with the run. */
+const pools = new WeakMap<Run, Map<number, InnerConnection[]>>();
+
+/** A connection that is there and idle. */
+export function takeIdle(run: Run, port: number): InnerConnection | undefined {
+  return idleOf(run, port).pop();
+}
+
+/** A new connection. Throws as connectToPort. */
+export async function connectInner(run: Run, port: number, signal: AbortSignal): Promise<InnerConnection> {
+  return new InnerConnection(await connectToPort(run, port, signal), idleOf(run, port));
+}
+
+function idleOf(run: Run, port: number): InnerConnection[] {
+  let ports = pools.get(run);
+  if (!ports) pools.set(run, (ports = new Map()));
+  let idle = ports.get(port);
+  if (!idle) ports.set(port, (idle = []));
+  return idle;
+}
