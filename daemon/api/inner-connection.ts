@@ -86,7 +86,11 @@ const pools = new WeakMap<Run, Map<number, InnerConnection[]>>();
 
 /** A connection that is there and idle. */
 export function takeIdle(run: Run, port: number): InnerConnection | undefined {
-  return idleOf(run, port).pop();
+  const idle = idleOf(run, port);
+  for (;;) {
+    const connection = idle.pop();
+    if (!connection?.socket.destroyed) return connection;
+  }
 }
 
 /** A new connection. Throws as connectToPort. */

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import { SandboxError } from "../../protocol/errors.ts";
 import type { Run } from "../sandbox/run.ts";
 import { AnswerReader, nonsense } from "./answer-reader.ts";
 import { connectInner, type InnerConnection, type InnerUser, takeIdle } from "./inner-connection.ts";
@@ -42,19 +43,20 @@ export async function relay(
   const { method = "GET", headers } = request;
   const hasBody = headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
   const isSafe = !hasBody && (method === "GET" || method === "HEAD");
+  const head = innerHead(request, passage, hasBody, upgrade);
   for (;;) {
-    const idle = upgrade === undefined ? takeIdle(run, port) : undefined;
+    // what must not be asked twice has a connection of its own: an idle one may be closed just when it is to be used
+    const idle = isSafe && upgrade === undefined ? takeIdle(run, port) : undefined;
     const connection = idle ?? (await connectInner(run, port, within()));
-    const exchange = new Exchange({ request, response, passage, connection, hasBody, upgrade });
     try {
-      return await exchange.done;
+      return await new Exchange({ request, response, passage, connection, head, hasBody, upgrade }).done;
     } catch (error) {
-      // an idle connection was closed just when it was to be used: nobody has seen the request
-      if (!(isSafe && error instanceof StaleConnection) || response.destroyed) throw error;
+      if (!(error instanceof StaleConnection) || response.destroyed) throw error;
     }
   }
 }
 
+/** An idle connection was closed just when it was used. */
 class StaleConnection extends Error {}
 
 type ExchangeOptions = {
@@ -62,6 +64,7 @@ type ExchangeOptions = {
   response: ServerResponse;
   passage: Passage;
   connection: InnerConnection;
+  head: string;
   hasBody: boolean;
   upgrade: string | undefined;
 };
@@ -80,8 +83,8 @@ class Exchange implements InnerUser {
   #heard = false;
   #isOver = false;
 
-  constructor({ request, response, passage, connection, hasBody, upgrade }: ExchangeOptions) {
-    const { run, port, path, visitor } = passage;
+  constructor({ request, response, passage, connection, head, hasBody, upgrade }: ExchangeOptions) {
+    const { run } = passage;
     this.done = this.#settled.promise;
     this.#request = request;
     this.#response = response;
@@ -91,12 +94,6 @@ class Exchange implements InnerUser {
     this.#use = new StreamUse(run.activity);
     connection.use(this);
     response.on("close", this.#onGone);
-    const headers = toInner(request.rawHeaders, port, visitor, upgrade);
-    if (upgrade === undefined) headers.push("Connection", "keep-alive");
-    // a server that waits for a body must be told that there is none, except where none is usual
-    const isUsual = hasBody || ["GET", "HEAD", "OPTIONS", "TRACE"].includes(request.method ?? "");
-    if (!isUsual && request.headers["content-length"] === undefined) headers.push("Content-Length", "0");
-    const head = writeHead(request.method ?? "GET", path, headers);
     if (hasBody) this.#upload = new Upload(request, connection.socket, head, run);
     else connection.socket.write(head, "latin1");
   }
@@ -207,9 +204,27 @@ class Exchange implements InnerUser {
   };
 }
 
-function writeHead(method: string, path: string, headers: readonly string[]): string {
+function innerHead(
+  request: IncomingMessage,
+  { path, port, visitor }: Passage,
+  hasBody: boolean,
+  upgrade?: string,
+): string {
+  const { method = "GET", rawHeaders } = request;
+  const headers = toInner(rawHeaders, port, visitor, upgrade);
+  if (upgrade === undefined) headers.push("Connection", "keep-alive");
+  // a server that waits for a body must be told that there is none, except where none is usual
+  const isUsual = hasBody || ["GET", "HEAD", "OPTIONS", "TRACE"].includes(method);
+  if (!isUsual && request.headers["content-length"] === undefined) headers.push("Content-Length", "0");
   let text = `${method} ${path} HTTP/1.1\r\n`;
-  for (let at = 0; at < headers.length; at += 2) text += `${headers[at]}: ${headers[at + 1]}\r\n`;
+  for (let at = 0; at < headers.length; at += 2) {
+    const value = headers[at + 1] ?? "";
+    // Node's parser lets none through; here it would be a header, or a request, of the visitor's own making
+    if (/[\r\n\0]/.test(value)) {
+      throw new SandboxError("VALIDATION_FAILED", "Cannot pass the request on: one of its headers has a line break");
+    }
+    text += `${headers[at]}: ${value}\r\n`;
+  }
   return `${text}\r\n`;
 }
 
