@@ -13,10 +13,6 @@ const batchBytes = 64 << 10
 // A sleeping reader's batch is no larger than this.
 const idleBatchBytes = 4 << 10
 
-// How long the start of a log waits for what comes with it: most commands say what they say, and end, within this time. Then
-// one write brings all of it, instead of one for each at every hop.
-const firstBatchWait = 2 * time.Millisecond
-
 // follower writes a log as frames to one reader.
 type follower struct {
 	process  *process
@@ -36,9 +32,6 @@ func (f *follower) run(gone <-chan struct{}, every time.Duration) bool {
 	f.batch = appendFrameJSON(f.batch, frameStarted, f.position, processStarted{p.id, p.pid, p.startedAt.UnixMilli()})
 	heartbeat := time.NewTicker(every)
 	defer heartbeat.Stop()
-	if f.wait {
-		f.linger(gone)
-	}
 	for {
 		end, until := f.endNow()
 		more := f.collect(until)
@@ -62,17 +55,6 @@ func (f *follower) run(gone <-chan struct{}, every time.Duration) bool {
 		if !f.sleep(more, gone, heartbeat.C) {
 			return false
 		}
-	}
-}
-
-// linger waits for the end of the process, briefly.
-func (f *follower) linger(gone <-chan struct{}) {
-	wait := time.NewTimer(firstBatchWait)
-	defer wait.Stop()
-	select {
-	case <-f.process.done:
-	case <-wait.C:
-	case <-gone:
 	}
 }
 
