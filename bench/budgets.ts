@@ -11,6 +11,9 @@ export const budgets = {
   "memory of an idle sandbox": { most: 3, unit: "MiB" },
   "daemon RSS with 1,000 idle": { most: 250e6 / 2 ** 20, unit: "MiB" },
   "daemon CPU with 1,000 idle": { most: 2, unit: "%" },
+  "terminal echo": { most: 3, unit: "ms" },
+  "daemon growth with 1,000 terminals": { most: 100, unit: "MiB" },
+  "daemon CPU with 1,000 terminals": { most: 2, unit: "%" },
   "npm ci against the host": { most: 1.15, unit: "x" },
   "preview against the port": { most: 2, unit: "x" },
 } as const;

@@ -10,13 +10,27 @@ import { files } from "./benchmarks/files.ts";
 import { newName } from "./benchmarks/new-name.ts";
 import { npmCi } from "./benchmarks/npm-ci.ts";
 import { preview } from "./benchmarks/preview.ts";
+import { terminal } from "./benchmarks/terminal.ts";
+import { terminals } from "./benchmarks/terminals.ts";
 import { wake } from "./benchmarks/wake.ts";
 import { verdictOf } from "./budgets.ts";
 import { busyPercent, describeMachine } from "./machine.ts";
 import { printMachine, printResult, type Result, toJson } from "./report.ts";
 import { openWorld } from "./world.ts";
 
-const all: readonly Benchmark[] = [exec, newName, wake, burst, files, preview, npmCi, density, churn];
+const all: readonly Benchmark[] = [
+  exec,
+  newName,
+  wake,
+  burst,
+  files,
+  terminal,
+  preview,
+  npmCi,
+  density,
+  terminals,
+  churn,
+];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -28,7 +42,7 @@ const { values, positionals } = parseArgs({
 const unknown = positionals.filter((name) => !all.some((benchmark) => benchmark.name === name));
 if (values.help || unknown.length > 0) {
   console.log("Usage: npm run bench -- [--json FILE] [NAME...]\n");
-  for (const { name, about } of all) console.log(`  ${name.padEnd(8)} ${about}`);
+  for (const { name, about } of all) console.log(`  ${name.padEnd(9)} ${about}`);
   process.exit(values.help ? 0 : 2);
 }
 

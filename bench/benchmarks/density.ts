@@ -3,6 +3,7 @@ import { openCgroups } from "../../daemon/linux/cgroup.ts";
 import { getSandbox } from "../../sdk/index.ts";
 import { TestDaemon } from "../../test/support/daemon.ts";
 import { type Benchmark } from "../benchmark.ts";
+import { cpuMs, pause, rss } from "../process.ts";
 
 const count = 1_000;
 const mebibyte = 2 ** 20;
@@ -109,26 +110,10 @@ function kernelOfGroups(tag: string): number {
   return sum;
 }
 
-function rss(pid: number): number {
-  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) * 1024;
-}
-
 function childrenOf(pid: number): number[] {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8");
   return children
     .split(" ")
     .filter((word) => word !== "")
     .map(Number);
-}
-
-/** Processor time of a process, user and system; a tick is 10 ms. */
-function cpuMs(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8")
-    .replace(/^.*\) /, "")
-    .split(" ");
-  return (Number(fields[11]) + Number(fields[12])) * 10;
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { after, before, test } from "node:test";
 import { getSandbox, type Sandbox } from "../../sdk/index.ts";
@@ -41,6 +43,7 @@ test("a shell has our size, follows it, takes every key, and passes its exit cod
     return screen.sees("21 95\r\n");
   });
   screen.type("cat\r");
+  await until("it reads", () => isThere("^cat$"));
   screen.type("one\x1d\x1dtwo\r"); // one of them goes in
   await screen.sees(/one\^\]two\r\none\x1dtwo\r\n/);
   screen.type("\x03"); // the sandbox's, not ours
@@ -142,4 +145,19 @@ test("sleep ends the shell that is on the screen", async () => {
   const { code, cooked } = await screen.ended();
   assert(code > 128, `exit code ${code}`);
   assert.equal(cooked, true);
+});
+
+test("the page's program runs as it stands there", async () => {
+  const page = await readFile(join(house, "docs/terminals.md"), "utf8");
+  const dir = await mkdtemp(join(tmpdir(), "atoll-page-"));
+  try {
+    await writeFile(join(dir, "program.ts"), /```ts\n([^]*?)```/.exec(page)?.[1] ?? "");
+    const [file = "", ...rest] = program;
+    const args = [...rest, "run", join(dir, "program.ts")];
+    const { code, stdout, stderr } = await runProgram(file, args, { env: environment() });
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /\r40 120\r\n42\r\n[^]*\{ code: 3 \}\n$/);
+  } finally {
+    await rm(dir, { recursive: true });
+  }
 });
