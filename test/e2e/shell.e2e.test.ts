@@ -37,11 +37,10 @@ test("a shell has our size, follows it, takes every key, and passes its exit cod
   await screen.sees(/[#$] $/);
   screen.type("stty size\r");
   await screen.sees("33 111\r\n");
+  screen.type("until stty size | grep '21 95'; do sleep 0.05; done\r");
   screen.resize(95, 21);
-  await until("the new size is seen", async () => {
-    screen.type("stty size\r");
-    return screen.sees("21 95\r\n");
-  });
+  await screen.sees("21 95\r\n");
+  await screen.sees(/95\r\n[^]*[#$] $/);
   screen.type("cat\r");
   await until("it reads", () => isThere("^cat$"));
   screen.type("one\x1d\x1dtwo\r"); // one of them goes in
