@@ -8,10 +8,16 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
+	"runtime"
 	"strconv"
 	"syscall"
 )
+
+func init() {
+	// The thread on which os/signal waits blocks the signals that it does not wait for, and what PID 1's first thread
+	// blocks the kernel cannot drop: so that one is kept from it.
+	runtime.LockOSThread()
+}
 
 func main() {
 	chosen := defaultSettings()
@@ -26,6 +32,7 @@ func main() {
 	flag.DurationVar(&chosen.times.heartbeat, "heartbeat", chosen.times.heartbeat, "the longest silence on a stream")
 	flag.Parse()
 	surviveSignals()
+	runtime.UnlockOSThread()
 	closeOnExec()
 	if err := serve(chosen); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -44,16 +51,4 @@ func closeOnExec() {
 			syscall.CloseOnExec(fd)
 		}
 	}
-}
-
-// surviveSignals handles every signal that would end this program or that children would inherit ignored: also PID 1
-// gets those that it has handlers for, and Go's runtime has one for most, so any process of the sandbox could end it.
-func surviveSignals() {
-	var all []os.Signal
-	for number := syscall.Signal(1); number < 32; number++ {
-		if number != syscall.SIGURG && number != syscall.SIGCHLD { // the runtime's and the reaper's
-			all = append(all, number)
-		}
-	}
-	signal.Notify(make(chan os.Signal, 1), all...)
 }
