@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { after, before, test } from "node:test";
-import { type FileWatchSSEEvent, getSandbox, parseSSEStream, type Sandbox, SandboxError } from "../../sdk/index.ts";
+import { getSandbox, type Sandbox, SandboxError } from "../../sdk/index.ts";
 import { TestDaemon } from "../support/daemon.ts";
 import { assertNothingLeaked, snapshotHost } from "../support/leaks.ts";
 import { runProgram } from "../support/program.ts";
 import { until } from "../support/until.ts";
+import { collect } from "../support/watched.ts";
 
 const house = resolve(import.meta.dirname, "../..");
 let daemon: TestDaemon;
@@ -22,26 +25,6 @@ after(async () => {
   await assertNothingLeaked({ tag, dataDir, things: new Map() });
 });
 
-/** A watch whose events are collected. */
-async function collect(path: string, options: Parameters<Sandbox["watch"]>[1] = {}, of = box) {
-  const stream = await of.watch(path, options);
-  const events: FileWatchSSEEvent[] = [];
-  const gone = new AbortController();
-  const reading = (async () => {
-    for await (const event of parseSSEStream<FileWatchSSEEvent>(stream, gone.signal)) events.push(event);
-  })();
-  reading.catch(() => {}); // awaited by `ended`
-  return {
-    events,
-    told: () => events.flatMap((event) => (event.type === "event" ? [`${event.eventType} ${event.path}`] : [])),
-    ended: reading,
-    async [Symbol.asyncDispose]() {
-      gone.abort();
-      await reading.catch(() => {});
-    },
-  };
-}
-
 /** Runs the command line of this checkout against the daemon. */
 function atoll(...args: string[]) {
   const env = { ...process.env, ATOLL_URL: daemon.url, ATOLL_TOKEN: daemon.token };
@@ -56,7 +39,7 @@ async function inotifyHandles(): Promise<number> {
 
 test("a watch is set before it is returned, and tells what happens in directories that are made meanwhile", async () => {
   await box.mkdir("/tmp/a", { recursive: true });
-  await using watch = await collect("/tmp/a");
+  await using watch = await collect(box, "/tmp/a");
   await box.exec("mkdir -p /tmp/a/x/ü; echo 1 > /tmp/a/x/ü/✓.txt");
   await until("the file is told", () => watch.told().includes("create /tmp/a/x/ü/✓.txt"));
   assert.deepEqual(watch.events[0]?.type === "watching" && watch.events[0].path, "/tmp/a");
@@ -66,7 +49,7 @@ test("a watch is set before it is returned, and tells what happens in directorie
 
 test("a rename across watched directories is told with both names, a deletion with its own", async () => {
   await box.exec("mkdir -p /tmp/b/from /tmp/b/to; echo 1 > /tmp/b/from/f");
-  await using watch = await collect("/tmp/b");
+  await using watch = await collect(box, "/tmp/b");
   await box.exec("mv /tmp/b/from/f /tmp/b/to/g; rm /tmp/b/to/g");
   await until("all is told", () => watch.told().includes("delete /tmp/b/to/g"));
   assert.deepEqual(
@@ -77,10 +60,10 @@ test("a rename across watched directories is told with both names, a deletion wi
 
 test("what nobody writes by hand is left out unless it is asked for; patterns choose", async () => {
   await box.mkdir("/tmp/c", { recursive: true });
-  await using byDefault = await collect("/tmp/c");
-  await using scripts = await collect("/tmp/c", { include: ["*.ts"] });
-  await using all = await collect("/tmp/c", { exclude: [] });
-  await using flat = await collect("/tmp/c", { recursive: false });
+  await using byDefault = await collect(box, "/tmp/c");
+  await using scripts = await collect(box, "/tmp/c", { include: ["*.ts"] });
+  await using all = await collect(box, "/tmp/c", { exclude: [] });
+  await using flat = await collect(box, "/tmp/c", { recursive: false });
   await box.exec("cd /tmp/c; mkdir node_modules .git src; touch node_modules/m.ts .git/HEAD src/a.ts src/a.md end");
   const paths = (watch: typeof all) =>
     [...new Set(watch.told().filter((line) => line.startsWith("create")))].map((line) => line.slice(14)).sort();
@@ -114,7 +97,7 @@ test("a watch that cannot be is refused before a stream is there", async () => {
 
 test("a watch whose directory is removed says so and ends", async () => {
   await box.mkdir("/tmp/d", { recursive: true });
-  await using watch = await collect("/tmp/d");
+  await using watch = await collect(box, "/tmp/d");
   await box.exec("touch /tmp/d/f; rm -r /tmp/d");
   await watch.ended;
   assert.equal(watch.events.at(-1)?.type, "stopped");
@@ -124,7 +107,7 @@ test("a watch whose directory is removed says so and ends", async () => {
 test("cancelling a quiet watch closes its inotify handles, also after reading nothing", async () => {
   await box.exec("mkdir -p /tmp/e/{1..20}");
   assert.equal(await inotifyHandles(), 0);
-  const read = await collect("/tmp/e");
+  const read = await collect(box, "/tmp/e");
   const unread = await box.watch("/tmp/e");
   await until("all is watched", async () => (await inotifyHandles()) > 20);
   await read[Symbol.asyncDispose]();
@@ -134,18 +117,17 @@ test("cancelling a quiet watch closes its inotify handles, also after reading no
 
 test("of ten thousand new files every one is told, or that events were lost", async () => {
   await box.mkdir("/tmp/f", { recursive: true });
-  await using watch = await collect("/tmp/f");
+  await using watch = await collect(box, "/tmp/f");
   await box.exec("cd /tmp/f; for d in $(seq 100); do mkdir $d; (cd $d; touch $(seq 100)); done; touch end");
   await until("the end is told", () => watch.told().includes("create /tmp/f/end"), 60_000);
   // what was found by looking into a new directory may be told behind what happened later elsewhere
   const told = () => new Set(watch.told().filter((line) => line.startsWith("create")));
-  const lost = () => watch.events.some((event) => event.type === "error" && event.overflow);
-  await until("every one is told, or the loss", () => lost() || told().size === 10_101);
+  await until("every one is told, or the loss", () => watch.lost() || told().size === 10_101);
 });
 
 test("what is put into a directory as soon as it is made is told", async () => {
   await box.mkdir("/tmp/j", { recursive: true });
-  await using watch = await collect("/tmp/j");
+  await using watch = await collect(box, "/tmp/j");
   const program = `import os
 for n in range(4000):
   os.mkdir(f"/tmp/j/{n}")
@@ -175,6 +157,36 @@ test("who was away learns whether something happened, without looking at the tre
   assert.equal((await box.checkChanges("/tmp/g", { since: "of another agent" })).status, "resync");
 });
 
+test("what is left out changes nothing, and who slept has to look again", async () => {
+  const own = getSandbox(daemon.connect(), "watch-away");
+  await own.mkdir("/workspace/node_modules");
+  const { version } = await own.checkChanges("/workspace");
+  await own.exec("touch /workspace/node_modules/x");
+  assert.equal((await own.checkChanges("/workspace", { since: version })).status, "unchanged");
+  // another question, so nobody counted for it
+  assert.equal((await own.checkChanges("/workspace", { since: version, exclude: [] })).status, "resync");
+  await own.stop();
+  assert.equal((await own.checkChanges("/workspace", { since: version })).status, "resync");
+  await own.exec("rm -r /workspace/node_modules; mkdir /tmp/gone");
+  const before = await own.checkChanges("/tmp/gone");
+  await own.exec("rmdir /tmp/gone");
+  await assert.rejects(own.checkChanges("/tmp/gone", { since: before.version }), { code: "FILE_NOT_FOUND" });
+  await own.destroy();
+});
+
+test("the page's program runs as it stands there", async () => {
+  const page = await readFile(join(house, "docs/watch.md"), "utf8");
+  const dir = await mkdtemp(join(tmpdir(), "atoll-page-"));
+  try {
+    await writeFile(join(dir, "program.ts"), /```ts\n([^]*?)```/.exec(page)?.[1] ?? "");
+    const { code, stdout, stderr } = await atoll("run", join(dir, "program.ts"));
+    assert.equal(code, 0, stderr);
+    assert.equal(stdout, "watching /workspace\ncreate /workspace/src\ncreate /workspace/src/a.ts\n");
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+});
+
 test("the example runs as it is", async () => {
   const { code, stdout, stderr } = await atoll("run", "examples/watch.ts");
   assert.deepEqual({ code, stderr }, { code: 0, stderr: "" });
@@ -194,17 +206,17 @@ test("atoll watch prints a line for each event, and ends with the directory", as
 
 test("a daemon that restarts tells that events may be lost, and the watch goes on", async () => {
   await box.mkdir("/tmp/i", { recursive: true });
-  await using watch = await collect("/tmp/i");
+  await using watch = await collect(box, "/tmp/i");
   await daemon.kill("SIGKILL");
   await daemon.up();
-  await until("the loss is told", () => watch.events.some((event) => event.type === "error" && event.overflow));
+  await until("the loss is told", () => watch.lost());
   await box.exec("touch /tmp/i/f");
   await until("it goes on", () => watch.told().includes("create /tmp/i/f"));
 });
 
 test("a watch in which nothing happens lets its sandbox sleep, which stops it", async () => {
   const sleepy = getSandbox(daemon.connect(), "watch-sleepy", { sleepAfter: 1 });
-  await using watch = await collect("/workspace", {}, sleepy);
+  await using watch = await collect(sleepy, "/workspace");
   await watch.ended;
   const last = watch.events.at(-1);
   assert(last?.type === "stopped" && last.reason.includes("idle"), JSON.stringify(last));
