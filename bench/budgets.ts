@@ -14,6 +14,7 @@ export const budgets = {
   "terminal echo": { most: 3, unit: "ms" },
   "daemon growth with 1,000 terminals": { most: 100, unit: "MiB" },
   "daemon CPU with 1,000 terminals": { most: 2, unit: "%" },
+  "watch event": { most: 10, unit: "ms" },
   "npm ci against the host": { most: 1.15, unit: "x" },
   "preview against the port": { most: 2, unit: "x" },
 } as const;

@@ -13,6 +13,7 @@ import { preview } from "./benchmarks/preview.ts";
 import { terminal } from "./benchmarks/terminal.ts";
 import { terminals } from "./benchmarks/terminals.ts";
 import { wake } from "./benchmarks/wake.ts";
+import { watch } from "./benchmarks/watch.ts";
 import { verdictOf } from "./budgets.ts";
 import { busyPercent, describeMachine } from "./machine.ts";
 import { printMachine, printResult, type Result, toJson } from "./report.ts";
@@ -24,6 +25,7 @@ const all: readonly Benchmark[] = [
   wake,
   burst,
   files,
+  watch,
   terminal,
   preview,
   npmCi,
