@@ -480,8 +480,8 @@ func (l *launch) explain(err error) error {
 	}
 	switch failure.errno {
 	case syscall.EAGAIN:
-		if l.agent.limits.pids > 0 {
-			return refuse("LIMIT_REACHED", "Cannot start a process: the sandbox has as many as it may (pids limit %d). End some, or choose a larger instance", l.agent.limits.pids)
+		if pids := l.agent.limits.pids(); pids > 0 {
+			return refuse("LIMIT_REACHED", "Cannot start a process: the sandbox has as many as it may (pids limit %d). End some, or choose a larger instance", pids)
 		}
 		return refuse("LIMIT_REACHED", "Cannot start a process: the sandbox has as many as it may. End some, or choose a larger instance")
 	case syscall.ENOMEM:

@@ -9,45 +9,47 @@ import (
 // Of a pids limit these many stay for the agent's threads: a fork bomb must not take the last one.
 const reservedForAgent = 64
 
-// limits are what the sandbox may use, as its own cgroup tells (version 1 or 2, read-only below /sys/fs/cgroup).
+// limits are what the sandbox may use, as its own cgroup tells (version 1 or 2, read-only below /sys/fs/cgroup). They are
+// read when they are needed: who the sandbox belongs to, and so how much it may have, can be decided after the agent's start.
 type limits struct {
 	root string
-	// pids is 0 when there is no limit.
-	pids int
+	// told is the pids limit where the cgroup does not tell it.
+	told string
 }
 
-func readLimits(root, pidsLimit string) limits {
-	l := limits{root: root}
-	texts := []string{pidsLimit, readSmall(root + "/pids.max"), readSmall(root + "/pids/pids.max")}
+// pids is 0 when there is no limit.
+func (l limits) pids() int {
+	texts := []string{l.told, readSmall(l.root + "/pids.max"), readSmall(l.root + "/pids/pids.max")}
 	for _, text := range texts {
 		if count, err := strconv.Atoi(strings.TrimSpace(text)); err == nil && count > 0 {
-			l.pids = count
-			break
+			return count
 		}
 	}
-	return l
+	return 0
 }
 
 // processLimit is RLIMIT_NPROC of every process but the agent; 0 means none.
 func (l limits) processLimit() uint64 {
-	if l.pids == 0 {
+	pids := l.pids()
+	if pids == 0 {
 		return 0
 	}
-	if l.pids <= 2*reservedForAgent {
-		return uint64(l.pids+1) / 2
+	if pids <= 2*reservedForAgent {
+		return uint64(pids+1) / 2
 	}
-	return uint64(l.pids - reservedForAgent)
+	return uint64(pids - reservedForAgent)
 }
 
 // full tells whether one more process would take what is reserved for the agent's threads: RLIMIT_NPROC binds its
 // children, not itself. Where the count cannot be read the cgroup's own limit is all there is.
 func (l limits) full() bool {
-	if l.pids == 0 {
+	limit := l.processLimit()
+	if limit == 0 {
 		return false
 	}
 	for _, path := range []string{"/pids.current", "/pids/pids.current"} {
 		if count, err := strconv.ParseUint(strings.TrimSpace(readSmall(l.root+path)), 10, 64); err == nil {
-			return count >= l.processLimit()
+			return count >= limit
 		}
 	}
 	return false

@@ -73,12 +73,21 @@ func TestLimitsAreReadFromEitherVersionOfCgroups(t *testing.T) {
 			must(os.MkdirAll(root+"/"+name[:strings.LastIndexByte("/"+name, '/')], 0o755))
 			must(os.WriteFile(root+"/"+name, []byte(text), 0o644))
 		}
-		l := readLimits(root, "")
-		if l.pids != one.pids || l.processLimit() != one.limit || l.memoryKills() != one.kills || l.memoryBytes() != one.memory {
-			t.Errorf("%v: %d %d %d %d", one.files, l.pids, l.processLimit(), l.memoryKills(), l.memoryBytes())
+		l := limits{root: root}
+		if l.pids() != one.pids || l.processLimit() != one.limit || l.memoryKills() != one.kills || l.memoryBytes() != one.memory {
+			t.Errorf("%v: %d %d %d %d", one.files, l.pids(), l.processLimit(), l.memoryKills(), l.memoryBytes())
 		}
 	}
-	equal(t, "told by the spec", readLimits(t.TempDir(), "1024").pids, 1024)
+	equal(t, "told by the spec", limits{root: t.TempDir(), told: "1024"}.pids(), 1024)
+}
+
+func TestALimitThatChangesHoldsForTheNextProcess(t *testing.T) {
+	root := t.TempDir()
+	l := limits{root: root}
+	must(os.WriteFile(root+"/pids.max", []byte("1024\n"), 0o644))
+	equal(t, "before", l.processLimit(), 960)
+	must(os.WriteFile(root+"/pids.max", []byte("512\n"), 0o644))
+	equal(t, "after", l.processLimit(), 448)
 }
 
 func TestALogGivesEveryByteOnceWhateverIsTrimmed(t *testing.T) {

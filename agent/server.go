@@ -79,7 +79,7 @@ func newAgent(chosen settings) (*agent, error) {
 	return &agent{
 		settings:  chosen,
 		times:     chosen.times,
-		limits:    readLimits(chosen.cgroup, chosen.pidsLimit),
+		limits:    limits{root: chosen.cgroup, told: chosen.pidsLimit},
 		pid:       os.Getpid(),
 		isInit:    os.Getpid() == 1,
 		startedAt: time.Now(),
