@@ -11,6 +11,7 @@ test("without settings it is the machine's default daemon", () => {
   assert.equal(config.connectionFile, "/run/atoll/connection.json");
   assert.deepEqual(config.listen, { host: "127.0.0.1", port: 7465 });
   assert.equal(config.sleepAfterMs, 600_000);
+  assert.equal(config.warmPool, 4);
   assert.match(config.tag, /^[0-9a-f]{6}$/);
   assert.equal(config.runDir, `/run/atoll/${config.tag}`);
 });
@@ -44,6 +45,9 @@ test("a wrong setting is refused with its name and what it should be", () => {
     [{ uidBase: "0" }, "--uid-base"],
     [{ uidBase: "4294967295" }, "--uid-base"],
     [{ sleepAfter: "soon" }, "--sleep-after"],
+    [{ warmPool: "some" }, "--warm-pool"],
+    [{ warmPool: "-1" }, "--warm-pool"],
+    [{ warmPool: "257" }, "--warm-pool"],
     [{ logLevel: "loud" }, "--log-level"],
     [{ token: "short" }, "ATOLL_TOKEN"],
     [{ token: "with spaces and more" }, "ATOLL_TOKEN"],

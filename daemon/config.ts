@@ -74,6 +74,13 @@ export const settings = {
     default: "10m",
     help: "idle time after which a sandbox sleeps when it does not say itself",
   },
+  warmPool: {
+    flag: "warm-pool",
+    env: "ATOLL_WARM_POOL",
+    // A program rarely asks for more new sandboxes at one moment, and four cost no more memory than one small program.
+    default: "4",
+    help: "how many runs of the base image wait for new sandboxes, from 0 to 256; each takes 3 MiB",
+  },
   logLevel: { flag: "log-level", env: "ATOLL_LOG_LEVEL", default: "info", help: "trace, debug, info, warn or error" },
 } as const satisfies Record<string, { flag: string | undefined; env: string; default: string; help: string }>;
 
@@ -99,6 +106,8 @@ export type Config = {
   runtime: string;
   uidBase: number;
   sleepAfterMs: number;
+  /** Runs that are kept ready; 0: none. */
+  warmPool: number;
   logLevel: string;
 };
 
@@ -140,6 +149,7 @@ export function configFrom(
     runtime: text("runtime"),
     uidBase: parseUidBase(text("uidBase")),
     sleepAfterMs: parseSleepAfter(text("sleepAfter")),
+    warmPool: parseWarmPool(text("warmPool")),
     logLevel: parseLogLevel(text("logLevel")),
   };
 }
@@ -219,6 +229,16 @@ function parseSleepAfter(text: string): number {
   const parsed = Duration.safeParse(duration);
   if (!parsed.success) throw invalid("sleepAfter", parsed.error.issues[0]?.message ?? "not a duration");
   return parseDurationMs(parsed.data) ?? 0;
+}
+
+/** More at one moment than a machine of today starts within seconds anyway. */
+const mostWarm = 256;
+
+function parseWarmPool(text: string): number {
+  const size = Number(text);
+  if (!/^\d+$/.test(text) || size > mostWarm)
+    throw invalid("warmPool", `"${text}" is not a number from 0 to ${mostWarm}`);
+  return size;
 }
 
 function parseLogLevel(text: string): string {

@@ -75,6 +75,7 @@ export async function serve(config: Config, log: Log = openLog(config.logLevel))
   opened.defer(() => over.abort());
   void watchIdle(machines, sandboxes, over.signal);
   void guardSpace(machines, sandboxes, over.signal);
+  void sandboxes.warm.keep(over.signal);
 
   const tokens = new Tokens(db);
   const token = await chooseToken(config, tokens);

@@ -115,5 +115,12 @@ const portTable = `
   ) STRICT;
 `;
 
+const warmRuns = `
+  -- A run that is ready and belongs to no sandbox yet: what it is made of, as JSON. NULL: its sandbox has the row's key.
+  ALTER TABLE runs ADD COLUMN warm TEXT;
+  -- How old the run's process was when a sandbox claimed it, milliseconds: its lifetime begins then.
+  ALTER TABLE runs ADD COLUMN waited_ms INTEGER NOT NULL DEFAULT 0;
+`;
+
 /** Each brings the tables from the version that is its place to the next. What one has made is never changed in it again. */
-const steps = [firstTables, serviceTable, portTable];
+const steps = [firstTables, serviceTable, portTable, warmRuns];

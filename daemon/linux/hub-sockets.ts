@@ -1,5 +1,6 @@
-import { closeSync, openSync, rmSync } from "node:fs";
+import { closeSync, rmSync } from "node:fs";
 import { libc, must } from "./libc.ts";
+import { inNamespace } from "./namespace.ts";
 
 /** Descriptors of listening sockets, close-on-exec; whoever holds them closes them. */
 export type HubSockets = {
@@ -15,7 +16,7 @@ export type HubSockets = {
  * Throws an Error with the errno's name as its `code` when a socket cannot be made; nothing is left open then.
  */
 export function openHubSockets(netnsPath: string, address: string, proxyPort: number): HubSockets {
-  return inNetns(netnsPath, () => {
+  return inNamespace("net", netnsPath, () => {
     const made: number[] = [];
     try {
       const listen = (type: number, port: number, transparent: boolean) => {
@@ -33,30 +34,6 @@ export function openHubSockets(netnsPath: string, address: string, proxyPort: nu
       throw error;
     }
   });
-}
-
-/**
- * Runs `work` with this thread inside the network namespace at `path`. `work` must be synchronous: what it spawns is born
- * in there, what it opens (sockets, /proc/sys/net) belongs there. When the way back fails the process aborts, because a
- * daemon in a namespace of its sandboxes must not go on.
- */
-export function inNetns<T>(path: string, work: () => T): T {
-  const home = openSync("/proc/thread-self/ns/net", "r");
-  try {
-    const there = openSync(path, "r");
-    try {
-      must(calls.setns(there, CLONE_NEWNET), `enter the network namespace ${path}`);
-    } finally {
-      closeSync(there);
-    }
-    try {
-      return work();
-    } finally {
-      if (calls.setns(home, CLONE_NEWNET) !== 0) process.abort();
-    }
-  } finally {
-    closeSync(home);
-  }
 }
 
 /**
@@ -105,7 +82,6 @@ function opened(fd: number, what: string, steps: (fd: number) => (() => number)[
 }
 
 const calls = {
-  setns: libc.func("int setns(int fd, int type)") as (fd: number, type: number) => number,
   socket: libc.func("int socket(int domain, int type, int protocol)") as (d: number, t: number, p: number) => number,
   bind: libc.func("int bind(int fd, const uint8_t *address, uint32_t length)") as Address,
   listen: libc.func("int listen(int fd, int backlog)") as (fd: number, backlog: number) => number,
@@ -118,7 +94,6 @@ const dnsPort = 53;
 /** As many connections as one flood limit lets through at once (nft's burst), for a few sandboxes at the same time. */
 const backlog = 4096;
 
-const CLONE_NEWNET = 0x4000_0000;
 const AF_UNIX = 1;
 const AF_INET = 2;
 const SOCK_STREAM = 1;

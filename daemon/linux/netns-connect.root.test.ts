@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { after, before, test } from "node:test";
-import { inNetns } from "./hub-sockets.ts";
+import { inNamespace } from "./namespace.ts";
 import { connectInNetns } from "./netns-connect.ts";
 import { run } from "./run.ts";
 
@@ -26,7 +26,7 @@ async function listens(host: string, inside: boolean, port = 0): Promise<number>
     const server = net.createServer((socket) => socket.end("${inside ? "inside" : "outside"} ${host}"));
     server.listen(${port}, "${host}", () => console.log(server.address().port));`;
   const start = () => spawn(process.execPath, ["-e", program], { stdio: ["ignore", "pipe", "inherit"] });
-  const child = inside ? inNetns(path, start) : start();
+  const child = inside ? inNamespace("net", path, start) : start();
   cleanup.defer(async () => {
     child.kill();
     await once(child, "exit");

@@ -1,7 +1,7 @@
 import { closeSync } from "node:fs";
 import { Socket } from "node:net";
 import koffi from "koffi";
-import { inNetns } from "./hub-sockets.ts";
+import { inNamespace } from "./namespace.ts";
 import { libc } from "./libc.ts";
 
 /** Also what the kernel may keep of a connection for a peer that does not read. More makes nothing faster on a loopback. */
@@ -17,7 +17,7 @@ export function connectInNetns(netnsPath: string, address: "127.0.0.1" | "::1", 
   const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
   let fd: number;
   try {
-    fd = inNetns(netnsPath, () => calls.socket(ipv6 ? AF_INET6 : AF_INET, type, IPPROTO_TCP));
+    fd = inNamespace("net", netnsPath, () => calls.socket(ipv6 ? AF_INET6 : AF_INET, type, IPPROTO_TCP));
   } catch {
     return undefined; // a run that ends takes its namespace along; its agent will say so
   }

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 
 /** Names one process for ever: pids come again, start times within one boot do not. */
 export type ProcessId = {
@@ -45,6 +45,21 @@ export async function killAndWait(target: ProcessId, signal?: AbortSignal): Prom
   for (let waitMs = 1; stateOf(target) === "alive"; waitMs = Math.min(waitMs * 1.5, 20)) {
     signal?.throwIfAborted();
     await new Promise((resolve) => setTimeout(resolve, waitMs));
+  }
+}
+
+/**
+ * Gives `work` a path by which `/proc/<pid>/<name>` of exactly this process can be opened: what it leads to stays the same when the
+ * process ends and another gets the pid. Throws when it has ended.
+ */
+export function throughProcess<T>(target: ProcessId, name: string, work: (path: string) => T): T {
+  const fd = openSync(`/proc/${target.pid}/${name}`, "r");
+  try {
+    // Seen alive after the opening, it was this one that was opened.
+    if (stateOf(target) !== "alive") throw new Error(`Cannot use "${name}" of process ${target.pid}: it has ended`);
+    return work(`/proc/self/fd/${fd}`);
+  } finally {
+    closeSync(fd);
   }
 }
 

@@ -1,7 +1,7 @@
 import { writeFileSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { SandboxError } from "../../protocol/errors.ts";
-import { inNetns } from "../linux/hub-sockets.ts";
+import { inNamespace } from "../linux/namespace.ts";
 import { HostProgramError, run } from "../linux/run.ts";
 import { gatewayAddress, hubName, netnsPath } from "./address.ts";
 import { hostScript, hostTable, hubScript, type HostRules } from "./nft.ts";
@@ -16,7 +16,7 @@ export async function openHub(tag: string): Promise<void> {
     await run("ip", ["netns", "del", name]).catch(() => {}); // a name without a namespace, left by a crash
     await run("ip", ["netns", "add", name]);
   }
-  inNetns(netnsPath(name), () => {
+  inNamespace("net", netnsPath(name), () => {
     for (const [key, value] of hubSettings) writeSetting(key, value);
   });
   const script = [

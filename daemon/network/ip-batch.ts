@@ -1,5 +1,5 @@
 import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
-import { inNetns } from "../linux/hub-sockets.ts";
+import { inNamespace } from "../linux/namespace.ts";
 
 /** A long-lived `ip -batch -`: a command through it costs a tenth of a program's start. */
 export type IpBatch = AsyncDisposable & {
@@ -26,7 +26,7 @@ type Batch = { alive(): boolean; run(lines: readonly string[]): Promise<void>; e
 type Waiting = { marker: string; lines: readonly string[]; resolve(): void; reject(error: Error): void };
 
 function startBatch(netnsPath: string): Batch {
-  const child: ChildProcessWithoutNullStreams = inNetns(netnsPath, () =>
+  const child: ChildProcessWithoutNullStreams = inNamespace("net", netnsPath, () =>
     spawn("ip", ["-force", "-batch", "-"], { env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" } }),
   );
   const waiting: Waiting[] = [];

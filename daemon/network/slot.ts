@@ -1,4 +1,4 @@
-import { inNetns } from "../linux/hub-sockets.ts";
+import { inNamespace } from "../linux/namespace.ts";
 import { run } from "../linux/run.ts";
 import {
   gatewayAddress,
@@ -114,7 +114,7 @@ async function makeSlot(slot: Slot, ip: (lines: string[]) => Promise<void>): Pro
     // By way of the gateway: with a route to the link alone every destination would be an entry in the host's ARP table.
     `route add default via ${gatewayAddress} dev eth0 onlink`,
   ];
-  await inNetns(slot.netnsPath, () => {
+  await inNamespace("net", slot.netnsPath, () => {
     for (const [key, value] of slotSettings) writeSetting(key, value);
     return run("ip", ["-batch", "-"], { stdin: `${inside.join("\n")}\n` });
   });

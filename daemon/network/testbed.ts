@@ -9,7 +9,7 @@ import { createServer, type AddressInfo, type Server } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { inNetns } from "../linux/hub-sockets.ts";
+import { inNamespace } from "../linux/namespace.ts";
 import type { Inside } from "./insider.ts";
 import { openNetwork, type Network, type NetworkOptions, type Slot } from "./network.ts";
 
@@ -108,7 +108,7 @@ export type Insider = Disposable & {
 
 export async function openInsider(slot: Slot): Promise<Insider> {
   const script = fileURLToPath(new URL("insider.ts", import.meta.url));
-  const child = inNetns(slot.netnsPath, () =>
+  const child = inNamespace("net", slot.netnsPath, () =>
     spawn(process.execPath, [script], { stdio: ["pipe", "pipe", "inherit"], env: { NODE_NO_WARNINGS: "1" } }),
   );
   await once(child, "spawn");

@@ -15,6 +15,8 @@ import type { OciSpec } from "./spec.ts";
  * its process has ended -> `delete`. Failures carry the runtime's own words.
  */
 export type Runtime = {
+  /** Whether a run is the host kernel's own: then its host name and what it has mounted can be changed from outside. */
+  usesHostKernel: boolean;
   /** Makes everything but runs nothing of ours yet: the process waits at its gate. `bundleDir` gets config.json and the runtime's log.
    * When `signal` ends it half-way, `recover` or the group's `killAll` with `delete` clears what is there. */
   create(id: string, bundleDir: string, spec: OciSpec, signal?: AbortSignal): Promise<ProcessId>;
@@ -46,6 +48,8 @@ export async function openRuntime({ command, root, cgroups }: RuntimeOptions): P
     callRuntime({ command, root, logDir, args, signal });
 
   const runtime: Runtime = {
+    usesHostKernel: ["runc", "crun", "youki"].includes(basename(command)),
+
     async create(id, bundleDir, spec, signal) {
       refuseFalseDirectories(spec.root.path);
       const pidFile = join(bundleDir, "pid");

@@ -8,6 +8,11 @@ export function mountsOf(input: SpecInput): Mount[] {
   return [...kernelMounts(input.limits.memoryBytes), ...agentMounts(input), ...etcMounts(input.etcDir)];
 }
 
+/** Of a run's memory as much may lie in /dev/shm. */
+export function sharedMemoryOf(memoryBytes: number): number {
+  return memoryBytes / 2;
+}
+
 /** Terminals of one sandbox. The host's are one budget (4,096 by default) that no sandbox may take alone. */
 const terminals = 256;
 
@@ -26,7 +31,13 @@ function kernelMounts(memoryBytes: number): Mount[] {
       "gid=5",
       `max=${terminals}`,
     ]),
-    mount("/dev/shm", "tmpfs", ["nosuid", "noexec", "nodev", "mode=1777", `size=${Math.floor(memoryBytes / 2048)}k`]),
+    mount("/dev/shm", "tmpfs", [
+      "nosuid",
+      "noexec",
+      "nodev",
+      "mode=1777",
+      `size=${Math.floor(sharedMemoryOf(memoryBytes) / 1024)}k`,
+    ]),
     mount("/dev/mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
     // In a network namespace that is the host's own sysfs cannot be mounted, and there is nothing in it for a sandbox.
     mount("/sys", "tmpfs", ["nosuid", "noexec", "nodev", "ro", "mode=755", "size=64k"]),

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import type { GroupLimits } from "../linux/cgroup.ts";
 import { mountsOf } from "./spec-mounts.ts";
 import type { Mount } from "./spec-mounts.ts";
 import type { Seccomp } from "./seccomp.ts";
@@ -151,21 +152,29 @@ export const sharesPerVcpu = 1024;
 /** Microseconds; the kernel's default. Shorter periods cost switches, longer ones show as stutter. */
 export const quotaPeriodUs = 100_000;
 
+/** The limits of a run's group, as the runtime sets them and as they are set on one that is there. */
+export function groupLimitsOf(limits: RunLimits): Required<GroupLimits> {
+  return {
+    // 2 is the least the kernel takes.
+    cpuShares: Math.max(2, Math.round(limits.vcpu * sharesPerVcpu)),
+    cpuQuotaUs: limits.cpuBurst ? "max" : Math.max(1000, Math.round(limits.vcpu * quotaPeriodUs)),
+    memoryBytes: limits.memoryBytes,
+    pids: limits.pids,
+  };
+}
+
 function resourcesOf(limits: RunLimits, host: HostLimits): OciSpec["linux"]["resources"] {
+  const { cpuShares, cpuQuotaUs, memoryBytes, pids } = groupLimitsOf(limits);
   return {
     // Nothing first; the runtime adds null, zero, full, random, urandom, tty and the run's own terminals.
     devices: [{ allow: false, access: "rwm" }],
     cpu: {
-      // 2 is the least the kernel takes.
-      shares: Math.max(2, Math.round(limits.vcpu * sharesPerVcpu)),
-      ...(!limits.cpuBurst && {
-        quota: Math.max(1000, Math.round(limits.vcpu * quotaPeriodUs)),
-        period: quotaPeriodUs,
-      }),
+      shares: cpuShares,
+      ...(cpuQuotaUs !== "max" && { quota: cpuQuotaUs, period: quotaPeriodUs }),
     },
     // Memory and swap together may be as much as memory alone: no swap.
-    memory: { limit: limits.memoryBytes, ...(host.swapAccounting && { swap: limits.memoryBytes }) },
-    pids: { limit: limits.pids },
+    memory: { limit: memoryBytes, ...(host.swapAccounting && { swap: memoryBytes }) },
+    pids: { limit: pids },
   };
 }
 

@@ -11,7 +11,7 @@ const keepFreeBytes = 256 * 1024 ** 2;
 /** Refuses a start with CAPACITY_EXCEEDED when the host is short of memory or disk. */
 export async function requireCapacity({ disks }: Machines): Promise<void> {
   const { totalBytes, availableBytes } = readMemory(readFileSync("/proc/meminfo", "utf8"));
-  const needed = Math.max(keepFreeBytes, totalBytes * keepFreeRatio);
+  const needed = neededBytes(totalBytes);
   if (availableBytes < needed) {
     throw new SandboxError(
       "CAPACITY_EXCEEDED",
@@ -25,6 +25,22 @@ export async function requireCapacity({ disks }: Machines): Promise<void> {
   if (judgeSpace(space) === "enough") return;
   const { message, suggestion } = describeShortage(space, disks.spacePaths[0] ?? "");
   throw new SandboxError("CAPACITY_EXCEEDED", message, { suggestion });
+}
+
+/**
+ * What the host can spare for runs that nobody has asked for: "some" more, only those that are there ("kept"), or "none". They go
+ * well before a start is refused.
+ */
+export async function spareCapacity({ disks }: Machines): Promise<"some" | "kept" | "none"> {
+  const { totalBytes, availableBytes } = readMemory(readFileSync("/proc/meminfo", "utf8"));
+  const needed = neededBytes(totalBytes);
+  if (availableBytes < needed * 1.5 || judgeSpace(await freeSpace(disks.spacePaths)) !== "enough") return "none";
+  // A gap between giving back and making again, or the two would take turns.
+  return availableBytes < needed * 2 ? "kept" : "some";
+}
+
+function neededBytes(totalBytes: number): number {
+  return Math.max(keepFreeBytes, totalBytes * keepFreeRatio);
 }
 
 /** The kernel's own estimate of what new programs can have. */

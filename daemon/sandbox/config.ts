@@ -10,6 +10,7 @@ import {
   type SandboxConfig,
 } from "../../protocol/options.ts";
 import type { SandboxSettings } from "../../protocol/sandbox.ts";
+import type { RunLimits } from "../runtime/spec.ts";
 
 /** A sandbox's options with every default filled in, as its row keeps them. */
 export type StoredConfig = {
@@ -86,6 +87,17 @@ export function changeSettings(current: StoredConfig, given: z.output<typeof San
 /** What a run of this sandbox may use. */
 export function limitsOf(config: StoredConfig): Instance & { pids: number; cpuBurst: boolean } {
   return { ...instanceOf(config.instance), pids: pidsLimitOf(config.instance), cpuBurst: config.cpuBurst };
+}
+
+/** The same as the runtime is told. */
+export function runLimitsOf(config: StoredConfig): RunLimits {
+  const { vcpu, cpuBurst, memoryMiB, pids } = limitsOf(config);
+  return { vcpu, cpuBurst, memoryBytes: memoryMiB * 1024 ** 2, pids };
+}
+
+/** What may be written to its disk. */
+export function diskBytesOf(config: StoredConfig): number {
+  return limitsOf(config).diskMB * 1_000_000;
 }
 
 function durationMs(duration: string | number | undefined): number | undefined {

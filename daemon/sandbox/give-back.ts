@@ -32,6 +32,7 @@ export async function giveBack(machines: Machines, row: RunRecord, end: RunEnd):
   if (root === "lazy")
     throw new Error(`Cannot give back run "${row.id}": its root file system is still in use on the host`);
   await removeDirectories(paths);
+  if (row.warm) return endUnclaimed(machines, row, end.at);
   await throwAwayDisk(machines, row);
   records.endRun(row, end);
   journal.append({ time: end.at, sandboxKey: row.sandboxKey, run: row.number, type: "run.end", data: { ...end } });
@@ -47,6 +48,14 @@ async function removeDirectories({ dir, root, link, etc, bundle }: ReturnType<ty
   for (const mountPoint of [root, link]) await rmdir(mountPoint).catch(ignoreMissing);
   for (const own of [etc, bundle]) await rm(own, { recursive: true, force: true });
   await rmdir(dir).catch(ignoreMissing);
+}
+
+/** Nobody has had it: it leaves neither a disk nor a word in the journal. */
+async function endUnclaimed({ records, disks, network }: Machines, row: RunRecord, now: number): Promise<void> {
+  if (records.findByKey(row.sandboxKey)) throw new Error(`Cannot throw run "${row.id}" away: a sandbox has it`);
+  await disks.destroy(row.sandboxKey);
+  await network.forgetNames(row.sandboxKey);
+  records.endWarmRun(row, now);
 }
 
 async function throwAwayDisk({ records, disks }: Machines, row: RunRecord): Promise<void> {

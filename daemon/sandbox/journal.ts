@@ -27,6 +27,11 @@ export class Journal {
     this.#timer ??= setTimeout(() => this.flush(), batchMs);
   }
 
+  /** A sandbox has got another key: what waits to be written follows it. */
+  rekey(from: string, to: string): void {
+    this.#waiting = this.#waiting.map((line) => (line.sandboxKey === from ? { ...line, sandboxKey: to } : line));
+  }
+
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;

@@ -6,6 +6,7 @@ import { test, type TestContext } from "node:test";
 import { openState } from "../state.ts";
 import { newConfig } from "./config.ts";
 import { Journal } from "./journal.ts";
+import { PortTable } from "./port-table.ts";
 import { Records } from "./record.ts";
 
 async function open(context: TestContext) {
@@ -47,6 +48,7 @@ test("sandboxes and runs are found again by the next daemon", async (context) =>
       bootId: "boot",
       process: processId,
       began: 200,
+      waitedMs: 0,
     },
   ]);
 });
@@ -95,6 +97,69 @@ test("images in use are those of all sandboxes, each once", async (context) => {
   records.add({ ...sandbox, name: "b" }, 0);
   records.add({ ...sandbox, name: "c", imageDigest: "sha256:2" }, 0);
   assert.deepEqual([...records.imagesInUse()].sort(), ["sha256:1", "sha256:2"]);
+});
+
+const make = { imageDigest: "sha256:9", hash: "made like this" };
+
+test("a warm run is found by the next daemon, is no sandbox, and holds its image until it has ended", async (context) => {
+  const { records, again } = await open(context);
+  const run = records.beginWarmRun(make, "boot", 10);
+  records.setProcess(run.id, processId);
+  const next = again();
+  assert.deepEqual(next.runs(), [{ ...run, process: processId }]);
+  assert.deepEqual([next.list(), [...next.imagesInUse()]], [[], ["sha256:9"]]);
+  next.endWarmRun(run, 20);
+  assert.deepEqual([next.runs(), [...next.imagesInUse()]], [[], []]);
+  assert.deepEqual(next.garbage(), [run.sandboxKey]); // a power failure may bring its disk back
+  assert.deepEqual([again().runs(), [...again().imagesInUse()]], [[], []]);
+});
+
+test("a claim gives the sandbox the run's key, and what was said about it goes along", async (context) => {
+  const { records, again, db } = await open(context);
+  const before = records.add(sandbox, 1);
+  const journal = new Journal(db());
+  const line = { run: 0, type: "created", data: {} };
+  journal.append({ ...line, time: 1, sandboxKey: before.key });
+  journal.append({ ...line, time: 2, sandboxKey: "another" });
+  journal.flush();
+  journal.append({ ...line, time: 3, sandboxKey: before.key });
+  const run = records.beginWarmRun(make, "boot", 10);
+  const claimed = records.claimRun(run, before, { now: 30, waitedMs: 20 });
+  journal.rekey(before.key, claimed.key);
+  journal.flush();
+  assert.deepEqual(claimed, { ...before, key: run.sandboxKey });
+  assert.deepEqual([records.find("box"), records.findByKey(before.key)], [claimed, undefined]);
+  assert.deepEqual([run.state, run.began, run.waitedMs, run.warm], ["starting", 30, 20, undefined]);
+  assert.deepEqual([...records.imagesInUse()], ["sha256:1"]);
+  const keys = db().prepare("SELECT sandbox_key AS key FROM journal ORDER BY time").all();
+  assert.deepEqual(
+    keys.map(({ key }) => key),
+    [claimed.key, "another", claimed.key],
+  );
+  const next = again();
+  assert.deepEqual([next.find("box"), next.runs()], [claimed, [run]]);
+  assert.deepEqual(next.garbage(), []);
+});
+
+test("a claimed run is its sandbox's first one when all that makes it so is done, and not before", async (context) => {
+  const { records, again } = await open(context);
+  const run = records.beginWarmRun(make, "boot", 10);
+  records.claimRun(run, records.add(sandbox, 1), { now: 30, waitedMs: 20 });
+  assert.equal(records.find("box")?.runNumber, 0);
+  records.confirmClaim(run);
+  assert.equal(records.find("box")?.runNumber, 1);
+  const next = again();
+  assert.deepEqual([next.find("box"), next.runs()[0]?.state], [records.find("box"), "running"]);
+});
+
+test("a claim that cannot be written changes nothing", async (context) => {
+  const { records, again, db } = await open(context);
+  const { key } = records.add(sandbox, 1);
+  new PortTable(db()).put({ sandboxKey: key, port: 8000, slug: "box", token: "t", auth: "token" });
+  const run = records.beginWarmRun(make, "boot", 10);
+  assert.throws(() => records.claimRun(run, records.find("box")!, { now: 30, waitedMs: 20 }), /FOREIGN KEY/);
+  assert.deepEqual([records.find("box")?.key, run.warm], [key, make]);
+  assert.deepEqual([again().find("box")?.key, again().runs()], [key, [run]]);
 });
 
 test("a database of a later version is refused, and nothing in it is changed", async (context) => {

@@ -33,7 +33,14 @@ export type RunRecord = {
   /** PID 1 of the run, as the host sees it; absent until the runtime has made it. */
   process?: ProcessId;
   began: number;
+  /** Present while the run waits in the warm pool: no sandbox has `sandboxKey` yet. */
+  warm?: WarmMake;
+  /** How old its process was when its sandbox claimed it; 0 for one that was started for it. */
+  waitedMs: number;
 };
+
+/** What a warm run is made of: it is good for sandboxes that would be made of the same. */
+export type WarmMake = { imageDigest: string; /** Hash of everything else in its specification. */ hash: string };
 
 /** Twelve hex characters: short enough for host resources, too many to meet twice. */
 export function newKey(): string {
@@ -48,10 +55,13 @@ export class Records {
   readonly #db: DatabaseSync;
   readonly #byName = new Map<string, SandboxRecord>();
   readonly #byKey = new Map<string, SandboxRecord>();
+  /** Images of the runs that no sandbox has, by run. */
+  readonly #warmImages = new Map<string, string>();
 
   constructor(db: DatabaseSync) {
     this.#db = db;
     for (const row of db.prepare("SELECT * FROM sandboxes ORDER BY name").all()) this.#keep(toSandbox(row));
+    for (const { id, warm } of this.runs()) if (warm) this.#warmImages.set(id, warm.imageDigest);
   }
 
   find(name: string): SandboxRecord | undefined {
@@ -96,10 +106,62 @@ export class Records {
       this.#db
         .prepare("INSERT INTO runs (id, sandbox_key, number, state, boot, began) VALUES (?, ?, ?, 'starting', ?, ?)")
         .run(id, key, number, bootId, now);
-      return { id, sandboxKey: key, number, state: "starting", bootId, began: now };
+      return { id, sandboxKey: key, number, state: "starting", bootId, began: now, waitedMs: 0 };
     });
     this.#change(key, { runNumber: number });
     return run;
+  }
+
+  /** The intent of a start for nobody: the run has the key that the sandbox which claims it will have. */
+  beginWarmRun(warm: WarmMake, bootId: string, now: number): RunRecord {
+    const [id, sandboxKey] = [newKey(), newKey()];
+    this.#db
+      .prepare(
+        "INSERT INTO runs (id, sandbox_key, number, state, boot, began, warm) VALUES (?, ?, 1, 'starting', ?, ?, ?)",
+      )
+      .run(id, sandboxKey, bootId, now, JSON.stringify(warm));
+    this.#warmImages.set(id, warm.imageDigest);
+    return { id, sandboxKey, number: 1, state: "starting", bootId, began: now, warm, waitedMs: 0 };
+  }
+
+  /**
+   * The claim: from now on the warm run is the first of this sandbox, which has had none and takes over its key, with
+   * what was said about it so far. The run is "starting" again, so one that is cut off before its limits hold is ended.
+   */
+  claimRun(run: RunRecord, { key }: SandboxRecord, claimed: { now: number; waitedMs: number }): SandboxRecord {
+    const { id, sandboxKey } = run;
+    const { now, waitedMs } = claimed;
+    this.#transaction(() => {
+      this.#db.prepare("UPDATE sandboxes SET key = ? WHERE key = ?").run(sandboxKey, key);
+      this.#db.prepare("UPDATE journal SET sandbox_key = ? WHERE sandbox_key = ?").run(sandboxKey, key);
+      this.#db
+        .prepare("UPDATE runs SET warm = NULL, state = 'starting', began = ?, waited_ms = ? WHERE id = ?")
+        .run(now, waitedMs, id);
+    });
+    this.#warmImages.delete(id);
+    delete run.warm;
+    Object.assign(run, { state: "starting", began: now, waitedMs });
+    const record = this.#byKey.get(key)!;
+    this.#byKey.delete(key);
+    return this.#keep({ ...record, key: sandboxKey });
+  }
+
+  /** A claimed run is what its sandbox's run must be: from now on it is its first. */
+  confirmClaim({ id, sandboxKey, number }: RunRecord): void {
+    this.#transaction(() => {
+      this.#db.prepare("UPDATE sandboxes SET run_number = ? WHERE key = ?").run(number, sandboxKey);
+      this.#db.prepare("UPDATE runs SET state = 'running' WHERE id = ?").run(id);
+    });
+    this.#change(sandboxKey, { runNumber: number });
+  }
+
+  /** After the last resource of a run that nobody claimed was given back; its disk may come back after a power failure. */
+  endWarmRun({ id, sandboxKey }: RunRecord, now: number): void {
+    this.#transaction(() => {
+      this.#db.prepare("DELETE FROM runs WHERE id = ?").run(id);
+      this.#db.prepare("INSERT OR IGNORE INTO garbage (key, discarded) VALUES (?, ?)").run(sandboxKey, now);
+    });
+    this.#warmImages.delete(id);
   }
 
   setSlot(id: string, slot: number): void {
@@ -157,9 +219,9 @@ export class Records {
     this.#db.prepare("DELETE FROM garbage WHERE discarded < ?").run(before);
   }
 
-  /** Digests that some sandbox is made on: such an image must not be removed. */
+  /** Digests that some sandbox or warm run is made on: such an image must not be removed. */
   imagesInUse(): Set<string> {
-    return new Set([...this.#byName.values()].map((record) => record.imageDigest));
+    return new Set([...[...this.#byName.values()].map((record) => record.imageDigest), ...this.#warmImages.values()]);
   }
 
   #keep(record: SandboxRecord): SandboxRecord {
@@ -206,6 +268,7 @@ function toSandbox(row: Row): SandboxRecord {
 function toRun(row: Row): RunRecord {
   const [slot, pid, startTime] = [row["slot"], row["pid"], row["pid_started"]] as (number | null)[];
   const bootId = row["boot"] as string;
+  const warm = row["warm"] as string | null;
   return {
     id: row["id"] as string,
     sandboxKey: row["sandbox_key"] as string,
@@ -215,5 +278,7 @@ function toRun(row: Row): RunRecord {
     bootId,
     ...(pid != null && startTime != null && { process: { bootId, pid, startTime } }),
     began: row["began"] as number,
+    ...(warm !== null && { warm: JSON.parse(warm) as WarmMake }),
+    waitedMs: row["waited_ms"] as number,
   };
 }

@@ -1,4 +1,5 @@
 import { readdir, rm, rmdir } from "node:fs/promises";
+import { isDeepStrictEqual } from "node:util";
 import { AgentHello, linkVersion } from "../../protocol/agent.ts";
 import { bootId, stateOf } from "../linux/process.ts";
 import { listMounts, unmount } from "../linux/mount.ts";
@@ -6,8 +7,9 @@ import { Link } from "../link/link.ts";
 import { giveBack } from "./give-back.ts";
 import { groupsOf, type Machines } from "./machines.ts";
 import { runPaths } from "./paths.ts";
-import type { RunRecord } from "./record.ts";
+import type { RunRecord, WarmMake } from "./record.ts";
 import type { Sandboxes } from "./sandboxes.ts";
+import { describeWarmRun } from "./warm-run.ts";
 
 /** A living agent answers at once; one that is stopped or starved gets this long before its run is ended. */
 const helloLimitMs = 10_000;
@@ -22,7 +24,10 @@ export async function recover(machines: Machines, sandboxes: Sandboxes): Promise
   const alive: { row: RunRecord; link: Link }[] = [];
   const dead: RunRecord[] = [];
   // all at once: an agent that does not answer must not keep the others waiting
-  const links = await Promise.all(rows.map((row) => answeringLink(machines, row)));
+  const warm = rows.some((row) => row.warm) ? await describeWarmRun(machines) : undefined;
+  const links = await Promise.all(
+    rows.map(async (row) => (isOfUse(machines, row, warm) ? answeringLink(machines, row) : undefined)),
+  );
   for (const [index, row] of rows.entries()) {
     const link = links[index];
     if (link) alive.push({ row, link });
@@ -46,9 +51,14 @@ export async function recover(machines: Machines, sandboxes: Sandboxes): Promise
   await tellUnknownDisks(machines);
 }
 
-/** The link of a run that is to go on: its sandbox is not destroyed, it was running, its process lives, and its agent answers in our version. */
-async function answeringLink({ config, records, log }: Machines, row: RunRecord): Promise<Link | undefined> {
-  if (!records.findByKey(row.sandboxKey)) return undefined;
+/** Its sandbox is not destroyed; when it has none, it is what a warm run would be now. */
+function isOfUse({ records, config }: Machines, row: RunRecord, warm: WarmMake | undefined): boolean {
+  if (!row.warm) return records.findByKey(row.sandboxKey) !== undefined;
+  return config.warmPool > 0 && isDeepStrictEqual(row.warm, warm);
+}
+
+/** The link of a run that is to go on: it was running, its process lives, and its agent answers in our version. */
+async function answeringLink({ config, log }: Machines, row: RunRecord): Promise<Link | undefined> {
   if (row.state !== "running" || !row.process || stateOf(row.process) !== "alive") return undefined;
   const link = new Link(runPaths(config.runDir, row.id).link);
   try {
@@ -76,6 +86,7 @@ async function removeStrays(runDir: string, keep: ReadonlySet<string>): Promise<
 
 /** A disk whose sandbox has no row can only come from lost records: it may be somebody's work, so it is told and kept. */
 async function tellUnknownDisks({ disks, records, log }: Machines): Promise<void> {
+  const warm = new Set(records.runs().flatMap((row) => (row.warm ? [row.sandboxKey] : [])));
   for (const id of await disks.list())
-    if (!records.findByKey(id)) log.warn({ disk: id }, "a disk has no sandbox; it is kept");
+    if (!records.findByKey(id) && !warm.has(id)) log.warn({ disk: id }, "a disk has no sandbox; it is kept");
 }

@@ -41,7 +41,7 @@ export class Run {
     this.#onLost = onLost;
     this.activity = new Activity(
       () => machines.cgroups.cpuNs(this.group),
-      started.row.process && ageMs(started.row.process),
+      started.row.process && ageMs(started.row.process) - started.row.waitedMs,
     );
     this.services = new Services(this, machines.services, machines.log);
     void this.#follow();

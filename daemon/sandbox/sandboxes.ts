@@ -6,13 +6,15 @@ import { SandboxError } from "../../protocol/errors.ts";
 import { explainExit } from "../runtime/exit.ts";
 import { requireIsolation } from "../runtime/host.ts";
 import { requireCapacity } from "./capacity.ts";
+import { claimRow, furnishRun } from "./claim.ts";
 import { changeConfig, defaultImage, limitsOf, newConfig, type StoredConfig } from "./config.ts";
 import { giveBack } from "./give-back.ts";
 import { describeSandbox } from "./info.ts";
 import { groupOf, type Machines } from "./machines.ts";
 import type { RunEnd, SandboxRecord } from "./record.ts";
 import { Run } from "./run.ts";
-import { startRun } from "./start.ts";
+import { startRun, type StartedRun } from "./start.ts";
+import { WarmPool } from "./warm-pool.ts";
 
 /** A start takes well under a second; a host under great load may need many. After this it has failed. */
 const startLimitMs = 60_000;
@@ -22,6 +24,9 @@ const stopGraceMs = 3_000;
 
 /** Btrfs makes a removal durable within 30 s; until well after that it is done again by each recovery. */
 const garbageMs = 5 * 60_000;
+
+/** After a start its caller's first commands come; nothing is made for nobody beside them. */
+const quietMs = 50;
 
 type Live =
   | { state: "starting"; run: Promise<Run> }
@@ -40,13 +45,22 @@ export class Sandboxes {
   #held: Promise<void> = Promise.resolve();
   /** The images that the store was told last; most sandboxes are made on one that is held already. */
   #told: ReadonlySet<string> | undefined;
+  /** Starts under way, and when the last one ended. */
+  #starts = { count: 0, lastMs: -Infinity };
+  /** Runs that wait for sandboxes to come. */
+  readonly warm: WarmPool;
 
   constructor(machines: Machines) {
     this.#machines = machines;
+    this.warm = new WarmPool(machines, {
+      holdImages: (digest) => this.#holdImages(digest),
+      isBusy: () => this.#starts.count > 0 || performance.now() - this.#starts.lastMs < quietMs,
+    });
   }
 
   /** Takes over a run that an earlier daemon left. */
-  adopt(started: ConstructorParameters<typeof Run>[1]): void {
+  adopt(started: StartedRun): void {
+    if (started.row.warm) return this.warm.adopt(started);
     const run = this.#makeRun(started);
     this.#live.set(started.row.sandboxKey, { state: "running", run });
     run.recallCommands().catch((error: Error) => {
@@ -201,12 +215,12 @@ export class Sandboxes {
     return true;
   }
 
-  /** Puts every sandbox to sleep; no start is possible afterwards. */
+  /** Puts every sandbox to sleep and empties the warm pool; no start is possible afterwards. */
   async stopAll(): Promise<void> {
     this.#closing = true;
     const ends = [...this.#live.keys()].map((key) => this.#settle(key, (run) => this.#end(run, "asked", "SIGTERM")));
     // one that cannot be given back whole must not keep the others from it
-    const failed = (await Promise.allSettled(ends)).find((end) => end.status === "rejected");
+    const failed = (await Promise.allSettled([...ends, this.warm.end()])).find((end) => end.status === "rejected");
     if (failed) throw failed.reason;
   }
 
@@ -216,31 +230,75 @@ export class Sandboxes {
     const settled = [...this.#live.values()].map(
       async (live) => void (live.state === "stopping" ? await live.done : await live.run),
     );
-    await Promise.allSettled(settled);
+    await Promise.allSettled([...settled, this.warm.leave()]);
     for (const live of this.#live.values()) if (live.state === "running") live.run.leave();
   }
 
   #start(record: SandboxRecord): Promise<Run> {
-    const { key } = record;
+    let { key } = record;
     const starting = (async () => {
       if (this.#closing)
         throw new SandboxError("SANDBOX_UNAVAILABLE", "Cannot start a sandbox: the daemon is going down");
       await requireCapacity(this.#machines);
+      const claimed = this.#claim(key);
+      if (claimed) {
+        this.#rekey(key, claimed.record.key);
+        key = claimed.record.key;
+        const run = await this.#furnish(claimed);
+        if (run) return run;
+      }
       await this.#clearLeftover(key);
-      return this.#makeRun(await startRun(this.#machines, record, AbortSignal.timeout(startLimitMs)));
+      const now = this.#machines.records.findByKey(key) ?? record;
+      return this.#makeRun(await startRun(this.#machines, now, AbortSignal.timeout(startLimitMs)));
     })();
     this.#live.set(key, { state: "starting", run: starting });
-    starting.then(
-      (run) => {
-        this.#live.set(key, { state: "running", run });
-        this.#journal(record, "run.start", { run: run.number });
-      },
-      (error: Error) => {
-        this.#live.delete(key);
-        this.#machines.log.warn({ sandbox: record.name, error: error.message }, "cannot start a sandbox");
-      },
-    );
+    this.#starts.count++;
+    starting
+      .finally(() => {
+        this.#starts = { count: this.#starts.count - 1, lastMs: performance.now() };
+      })
+      .then(
+        (run) => {
+          this.#live.set(key, { state: "running", run });
+          this.#journal({ ...record, key, runNumber: run.number }, "run.start", { run: run.number });
+        },
+        (error: Error) => {
+          this.#live.delete(key);
+          this.#machines.log.warn({ sandbox: record.name, error: error.message }, "cannot start a sandbox");
+        },
+      );
     return starting;
+  }
+
+  /** Whoever waits for the sandbox's start finds it by the key that it has now. */
+  #rekey(from: string, to: string): void {
+    const live = this.#live.get(from);
+    this.#live.delete(from);
+    if (live) this.#live.set(to, live);
+  }
+
+  /** A warm run for the sandbox with this key, when it may have one and there is one: it has the run's key from now on. */
+  #claim(key: string): { record: SandboxRecord; started: StartedRun } | undefined {
+    const record = this.#machines.records.findByKey(key);
+    const started = record && this.warm.take(record);
+    if (!started) return undefined;
+    try {
+      return { record: claimRow(this.#machines, record, started.row), started };
+    } catch (error) {
+      this.warm.adopt(started); // nothing has changed
+      throw error;
+    }
+  }
+
+  /** Undefined when the warm run is not good for it: then it is gone, and the sandbox is started as any other. */
+  async #furnish({ record, started }: { record: SandboxRecord; started: StartedRun }): Promise<Run | undefined> {
+    try {
+      return this.#makeRun(await furnishRun(this.#machines, record, started));
+    } catch (error) {
+      const words = (error as Error).message;
+      this.#machines.log.warn({ run: started.row.id, error: words }, "cannot use a warm run: a cold start follows");
+      return undefined;
+    }
   }
 
   /** A run that could not be given back whole, because something of the host held it: it is tried again now. */
@@ -249,15 +307,16 @@ export class Sandboxes {
     if (row) await giveBack(this.#machines, row, { reason: "agent-lost", at: Date.now() });
   }
 
-  #makeRun(started: ConstructorParameters<typeof Run>[1]): Run {
+  #makeRun(started: StartedRun): Run {
     return new Run(this.#machines, started, (run) => void this.#lost(run));
   }
 
   /** Ends the run that is there or about to be, or waits for its end. */
   async #settle(key: string, end: (run: Run) => Promise<void>): Promise<void> {
     const live = this.#live.get(key);
-    if (live?.state === "starting") await live.run.catch(() => {}); // told to whoever asked for it
-    const now = this.#live.get(key);
+    // a failure is told to whoever asked for it; a run that was claimed meanwhile has brought another key
+    const started = live?.state === "starting" ? await live.run.catch(() => undefined) : undefined;
+    const now = this.#live.get(started?.row.sandboxKey ?? key);
     if (now?.state === "running") await end(now.run);
     else if (now?.state === "stopping") await now.done;
   }

@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { SandboxError } from "../../protocol/errors.ts";
 import { AgentHello, linkVersion } from "../../protocol/agent.ts";
 import { mountOverlay, mountTmpfs } from "../linux/mount.ts";
@@ -6,9 +6,10 @@ import { bootId, type ProcessId, stateOf } from "../linux/process.ts";
 import { limitUserNamespace } from "../linux/userns.ts";
 import { Link } from "../link/link.ts";
 import type { Slot } from "../network/network.ts";
-import { buildSpec } from "../runtime/spec.ts";
+import { buildSpec, type OciSpec } from "../runtime/spec.ts";
 import { type Disk, isNoSpace } from "../storage/disks.ts";
-import { limitsOf } from "./config.ts";
+import { diskBytesOf, runLimitsOf } from "./config.ts";
+import { writeEtc } from "./etc.ts";
 import { giveBack } from "./give-back.ts";
 import { groupOf, type Machines } from "./machines.ts";
 import { type RunPaths, runPaths } from "./paths.ts";
@@ -22,8 +23,20 @@ export type StartedRun = { row: RunRecord; link: Link };
  * given back and the row tells the end. Throws what the step threw, NO_SPACE when a disk is full, START_TIMEOUT when the
  * signal's deadline came first.
  */
-export async function startRun(machines: Machines, sandbox: SandboxRecord, signal: AbortSignal): Promise<StartedRun> {
-  const row = machines.records.beginRun(sandbox.key, bootId(), Date.now());
+export function startRun(machines: Machines, sandbox: SandboxRecord, signal: AbortSignal): Promise<StartedRun> {
+  return begin(machines, sandbox, machines.records.beginRun(sandbox.key, bootId(), Date.now()), signal);
+}
+
+/** What a run is made for: a sandbox, or nobody yet. */
+export type Occupant = Pick<SandboxRecord, "key" | "name" | "image" | "imageDigest" | "config">;
+
+/** As `startRun`, when the row is written. */
+export async function begin(
+  machines: Machines,
+  sandbox: Occupant,
+  row: RunRecord,
+  signal: AbortSignal,
+): Promise<StartedRun> {
   await using undo = new AsyncDisposableStack();
   undo.defer(async () => {
     try {
@@ -42,38 +55,14 @@ export async function startRun(machines: Machines, sandbox: SandboxRecord, signa
   }
 }
 
-async function take(
-  machines: Machines,
-  sandbox: SandboxRecord,
-  row: RunRecord,
-  signal: AbortSignal,
-): Promise<StartedRun> {
-  const { config, network, records, runtime, seccomp, hostLimits, agentFile } = machines;
+async function take(machines: Machines, sandbox: Occupant, row: RunRecord, signal: AbortSignal): Promise<StartedRun> {
+  const { config, network, records, runtime } = machines;
   const paths = runPaths(config.runDir, row.id);
-  const limits = limitsOf(sandbox.config);
   const [slot, caFile] = await all([takeSlot(machines, row), makeRoot(machines, sandbox, paths)]);
   await writeEtc(paths.etc, sandbox.name, slot.address);
 
-  const spec = buildSpec({
-    rootDir: paths.root,
-    linkDir: paths.link,
-    etcDir: paths.etc,
-    agentFile,
-    agentArgs: [],
-    caFile,
-    hostname: sandbox.name,
-    netnsFile: slot.netnsPath,
-    cgroup: groupOf(machines, row.id),
-    uidBase: config.uidBase,
-    limits: {
-      vcpu: limits.vcpu,
-      cpuBurst: limits.cpuBurst,
-      memoryBytes: limits.memoryMiB * 1024 ** 2,
-      pids: limits.pids,
-    },
-    host: hostLimits,
-    seccomp,
-  });
+  const group = groupOf(machines, row.id);
+  const spec = specOf(machines, sandbox, { paths, caFile, group, netnsFile: slot.netnsPath });
   signal.throwIfAborted();
   const process = await runtime.create(row.id, paths.bundle, spec, signal);
   row.process = process;
@@ -90,8 +79,32 @@ async function take(
   return { row, link };
 }
 
+/** What the runtime makes of all this: whatever a run cannot be given later stands here. */
+export function specOf(
+  { config, seccomp, hostLimits, agentFile }: Machines,
+  sandbox: Occupant,
+  place: { paths: RunPaths; caFile: string; netnsFile: string; group: string },
+): OciSpec {
+  const { paths, caFile, netnsFile, group } = place;
+  return buildSpec({
+    rootDir: paths.root,
+    linkDir: paths.link,
+    etcDir: paths.etc,
+    agentFile,
+    agentArgs: [],
+    caFile,
+    hostname: sandbox.name,
+    netnsFile,
+    cgroup: group,
+    uidBase: config.uidBase,
+    limits: runLimitsOf(sandbox.config),
+    host: hostLimits,
+    seccomp,
+  });
+}
+
 /** A sandbox's part of budgets that the whole host shares. */
-const namespaceLimits = { userNamespaces: 0, inotifyInstances: 128, inotifyWatches: 131_072 };
+export const namespaceLimits = { userNamespaces: 0, inotifyInstances: 128, inotifyWatches: 131_072 };
 
 /** Recovery ends every namespace that no row names, so the slot's number may follow it. */
 async function takeSlot({ network, records }: Machines, row: RunRecord): Promise<Slot> {
@@ -102,7 +115,7 @@ async function takeSlot({ network, records }: Machines, row: RunRecord): Promise
 }
 
 /** The root file system and the link directory; gives the file of certificates that is trusted inside. */
-async function makeRoot(machines: Machines, sandbox: SandboxRecord, paths: RunPaths): Promise<string> {
+async function makeRoot(machines: Machines, sandbox: Occupant, paths: RunPaths): Promise<string> {
   const { config, images } = machines;
   const image = await images.find(sandbox.imageDigest);
   if (!image) {
@@ -126,8 +139,8 @@ async function makeRoot(machines: Machines, sandbox: SandboxRecord, paths: RunPa
   return caFile;
 }
 
-async function openDisk({ disks }: Machines, { key, config }: SandboxRecord, image: string): Promise<Disk> {
-  const limitBytes = limitsOf(config).diskMB * 1_000_000;
+async function openDisk({ disks }: Machines, { key, config }: Occupant, image: string): Promise<Disk> {
+  const limitBytes = diskBytesOf(config);
   if (config.persist === "none") await disks.destroy(key);
   if (!(await disks.has(key))) return disks.create(key, { limitBytes, image });
   await disks.setLimit(key, limitBytes);
@@ -139,13 +152,6 @@ async function makeDirectories(paths: RunPaths): Promise<void> {
   await mkdir(paths.dir, { mode: 0o711 });
   await all([paths.root, paths.link, paths.etc].map((dir) => mkdir(dir, { mode: 0o711 })));
   await mkdir(paths.bundle, { mode: 0o700 });
-}
-
-/** No search line: a single word must not become a name of the outside. */
-async function writeEtc(dir: string, name: string, address: string): Promise<void> {
-  const hosts = `127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n${address} ${name}\n`;
-  const write = (file: string, text: string) => writeFile(`${dir}/${file}`, text, { mode: 0o644 });
-  await all([write("hosts", hosts), write("hostname", `${name}\n`), write("resolv.conf", "nameserver 198.18.0.1\n")]);
 }
 
 /** Waits until the agent answers: its first answer is also the proof of its version. */
@@ -178,7 +184,7 @@ function startTimeout(signal: AbortSignal): unknown {
     : signal.reason;
 }
 
-function noSpace(sandbox: SandboxRecord, cause: unknown): SandboxError {
+function noSpace(sandbox: Occupant, cause: unknown): SandboxError {
   return new SandboxError("NO_SPACE", `Cannot start sandbox "${sandbox.name}": the disk pool or its own disk is full`, {
     cause,
     suggestion: "Destroy sandboxes that are not needed, or give this one a larger instance",
@@ -186,7 +192,7 @@ function noSpace(sandbox: SandboxRecord, cause: unknown): SandboxError {
 }
 
 /** Waits for all, also when one fails, so that what is under way is there to be given back; then throws the first failure. */
-async function all<T extends readonly unknown[]>(tasks: { [I in keyof T]: Promise<T[I]> }): Promise<T> {
+export async function all<T extends readonly unknown[]>(tasks: { [I in keyof T]: Promise<T[I]> }): Promise<T> {
   const results: PromiseSettledResult<unknown>[] = await Promise.allSettled(tasks as readonly Promise<unknown>[]);
   for (const result of results) if (result.status === "rejected") throw result.reason;
   return results.map((result) => (result as PromiseFulfilledResult<unknown>).value) as unknown as T;

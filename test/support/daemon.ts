@@ -58,6 +58,8 @@ export class TestDaemon implements AsyncDisposable {
         ATOLL_LISTEN: this.url ? new URL(this.url).host : "127.0.0.1:0",
         ATOLL_HOSTS: hosts.join(","),
         ATOLL_LOG_LEVEL: "debug",
+        // what is counted and compared is what the test made; whoever tests the pool asks for one
+        ATOLL_WARM_POOL: "0",
         // as the command line runs it, like the flag above
         NODE_COMPILE_CACHE: join(import.meta.dirname, "../../.build/compile-cache"),
         ...this.#options.env,

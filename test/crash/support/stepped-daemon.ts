@@ -157,6 +157,8 @@ export class SteppedDaemon implements AsyncDisposable {
         // the same port again: clients that reconnect must find it
         ATOLL_LISTEN: this.url ? new URL(this.url).host : "127.0.0.1:0",
         ATOLL_LOG_LEVEL: "debug",
+        // what is counted and compared is what the test made; whoever tests the pool asks for one
+        ATOLL_WARM_POOL: "0",
         // the same token again, also after going down
         ATOLL_TOKEN: "a-token-of-the-crash-tests",
         NODE_COMPILE_CACHE: join(this.#home, "compiled"),
