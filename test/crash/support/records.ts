@@ -9,7 +9,14 @@ import type { SteppedDaemon } from "./stepped-daemon.ts";
 
 export type Rows = {
   sandboxes: { name: string; key: string }[];
-  runs: { id: string; sandbox_key: string; state: string; slot: number | null; pid: number | null }[];
+  runs: {
+    id: string;
+    sandbox_key: string;
+    state: string;
+    slot: number | null;
+    pid: number | null;
+    warm: string | null;
+  }[];
   /** Numbers of the journal's lines, of how many there ever were. */
   journal: { lines: number; last: number };
 };
@@ -21,7 +28,7 @@ export function readRows(dataDir: string): Rows {
     const all = (sql: string) => db.prepare(sql).all() as never;
     return {
       sandboxes: all("SELECT name, key FROM sandboxes ORDER BY name"),
-      runs: all("SELECT id, sandbox_key, state, slot, pid FROM runs"),
+      runs: all("SELECT id, sandbox_key, state, slot, pid, warm FROM runs"),
       journal: db.prepare("SELECT count(*) AS lines, coalesce(max(seq), 0) AS last FROM journal").get() as never,
     };
   } finally {
@@ -59,7 +66,8 @@ async function compare({ dataDir, pid }: SteppedDaemon): Promise<string[]> {
   const groups = new Set(of("group").map((path) => path.replace(/^.*\/atoll-\w{6}\/?/, "")));
   const live = runs.map(({ id }) => id);
   const own = new Set(["api.sock", "gateway", "gateway.cjs", "runtime", ...live]);
-  const known = new Set(sandboxes.map(({ key }) => key));
+  const waiting = runs.flatMap(({ warm, sandbox_key: key }) => (warm === null ? [] : [key]));
+  const known = new Set([...sandboxes.map(({ key }) => key), ...waiting]);
   return [
     ...runs.filter(({ state }) => state !== "running").map(({ id, state }) => `the run ${id} is ${state}`),
     ...differ("mount", mounts, [

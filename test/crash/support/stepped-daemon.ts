@@ -17,6 +17,8 @@ export type Order = {
   stopAfterMs?: number;
   /** The name of this boot, as the kernel would give it after another one. */
   bootId?: string;
+  /** How much of the host's memory can still be had, 0 to 1. */
+  availableRatio?: number;
   /** How far the wall clock is set forward; negative: back. */
   clockMs?: number;
 };

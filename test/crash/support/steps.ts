@@ -44,13 +44,15 @@ function readOrder(): void {
   writeFileSync(`${directory}/ready`, order.id);
 }
 
-/** What a test cannot do to the machine: another boot, and a clock that was set. */
+/** What a test cannot do to the machine: another boot, a shortage of memory, and a clock that was set. */
 function pretend(): void {
   const { readFileSync: read } = fs;
-  const asked = (path: unknown) => path === "/proc/sys/kernel/random/boot_id" && order?.bootId !== undefined;
-  Object.assign(fs, {
-    readFileSync: (path: never, options: never) => (asked(path) ? `${order?.bootId}\n` : read(path, options)),
-  });
+  const pretended = (path: unknown): string | undefined => {
+    if (path === "/proc/sys/kernel/random/boot_id") return order?.bootId && `${order.bootId}\n`;
+    if (path !== "/proc/meminfo" || order?.availableRatio === undefined) return undefined;
+    return `MemTotal:       100000000 kB\nMemAvailable:   ${Math.floor(order.availableRatio * 100_000_000)} kB\n`;
+  };
+  Object.assign(fs, { readFileSync: (path: never, options: never) => pretended(path) ?? read(path, options) });
   const { now } = Date;
   Date.now = () => now() + (order?.clockMs ?? 0);
 }
@@ -103,7 +105,7 @@ function wrapPrograms(): void {
 type Call = (...args: unknown[]) => unknown;
 type NativeCall = Call & { async: Call };
 
-/** Those that change something: what is mounted, what lies on a pool, which programs run. */
+/** Those that change something: what is mounted, what lies on a pool, what a run calls itself, which programs run. */
 function wrapSystemCalls(): void {
   const { load } = koffi;
   const wrapped = (...args: Parameters<typeof load>) => {
@@ -113,12 +115,18 @@ function wrapSystemCalls(): void {
       const name = /(\w+)\(/.exec(signature)?.[1] ?? "";
       const call = func.call(library, signature);
       if (name === "posix_spawn") return Object.assign(spawning(call), { async: call.async });
-      if (!["mount", "umount2", "ioctl"].includes(name)) return call;
-      const async = (...values: unknown[]) => {
+      if (!["mount", "umount2", "ioctl", "sethostname", "syscall"].includes(name)) return call;
+      const tell = (values: unknown[]) =>
         step([name, ...values.filter((value) => typeof value === "string")].join(" "));
+      const async = (...values: unknown[]) => {
+        tell(values);
         return call.async(...values);
       };
-      return Object.assign((...values: unknown[]) => call(...values), { async });
+      const sync = (...values: unknown[]) => {
+        tell(values);
+        return call(...values);
+      };
+      return Object.assign(sync, { async });
     };
     return { func: wrappedFunc } as unknown as typeof library;
   };
