@@ -2,11 +2,12 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
 import { linkVersion } from "./agent.ts";
-import { describeWire, wireVersion } from "./wire.ts";
+import { wireVersion } from "./version.ts";
+import { describeWire } from "./wire.ts";
 
 // Hashes of what both sides of each wire must agree on. When one differs, the wire was changed. Ask: could a client (or an
 // agent) of the former version misunderstand a daemon of the new one, or be misunderstood? Then raise wireVersion
-// (protocol/wire.ts) or linkVersion (protocol/agent.ts). In any case put the new hash here, in the same commit.
+// (protocol/version.ts) or linkVersion (protocol/agent.ts). In any case put the new hash here, in the same commit.
 const kept = {
   api: { version: 1, hash: "b6dbe93263a0564f" },
   link: { version: 2, hash: "d7cdef8d8df1e38a" },

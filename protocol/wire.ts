@@ -4,9 +4,7 @@ import * as live from "./agent-live.ts";
 import { errorTable } from "./errors.ts";
 import { frameKinds, inputKinds } from "./frame.ts";
 import { verbs, type VerbShape } from "./verbs.ts";
-
-/** Version of the public wire. It changes when a client of the former one could misunderstand a daemon of the new one. */
-export const wireVersion = 1;
+import { wireVersion } from "./version.ts";
 
 /** Everything that the two sides of a wire must agree on, as plain data: its hash is kept in a test. */
 export function describeWire(): { api: unknown; link: unknown } {

@@ -35,6 +35,7 @@ test("a call carries the token, the path and the JSON, and returns the answer", 
   const [seen] = server.seen;
   assert.equal(`${seen?.method} ${seen?.path} ${seen?.body}`, 'PUT /v1/sandboxes/box {"image":"base"}');
   assert.equal(seen?.headers.authorization, "Bearer secret");
+  assert.equal(seen?.headers["atoll-wire"], "1");
 });
 
 test("what the daemon refuses is the SandboxError it sent, with the verb", async () => {

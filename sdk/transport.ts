@@ -1,5 +1,6 @@
 import { SandboxError } from "../protocol/errors.ts";
 import { verbs } from "../protocol/verbs.ts";
+import { wireHeader, wireVersion } from "../protocol/version.ts";
 import type { BytesVerb, EventOutput, EventVerb, JsonOutput, JsonVerb, VerbName } from "../protocol/verbs.ts";
 import { prepare, type CallOf, type Prepared } from "./call.ts";
 import { download, type Download } from "./download.ts";
@@ -188,6 +189,7 @@ export function createTransport(find: () => Promise<Endpoint>, patience: Patienc
         ...prepared.init,
         headers: {
           ...prepared.headers,
+          [wireHeader]: String(wireVersion),
           ...headers,
           ...(endpoint.token !== undefined && { authorization: `Bearer ${endpoint.token}` }),
         },

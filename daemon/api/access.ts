@@ -2,6 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { timingSafeEqual } from "node:crypto";
 import type { DatabaseSync } from "node:sqlite";
 import { SandboxError } from "../../protocol/errors.ts";
+import { wireHeader, wireVersion } from "../../protocol/version.ts";
 
 /** Who may use the API: tokens, of which only hashes are kept. */
 export class Tokens {
@@ -72,6 +73,18 @@ export function requireHost(host: string | undefined, names: ReadonlySet<string>
     `Cannot answer for host ${JSON.stringify(name.slice(0, 255))}: it is not a name of this daemon`,
     {
       suggestion: "Use 127.0.0.1 or localhost, or start the daemon with --names",
+    },
+  );
+}
+
+/** Throws VERSION_MISMATCH for a client that says another version of the wire than ours; one that says none is trusted to know. */
+export function requireWire(said: string | undefined): void {
+  if (said === undefined || said === String(wireVersion)) return;
+  throw new SandboxError(
+    "VERSION_MISMATCH",
+    `Cannot answer: the client speaks version ${JSON.stringify(said.slice(0, 20))} of "${wireHeader}", this daemon ${wireVersion}`,
+    {
+      suggestion: "Update the older of the two; after an update of Atoll start the daemon again: atoll down, atoll up",
     },
   );
 }

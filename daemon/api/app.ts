@@ -3,6 +3,7 @@ import { Hono, type Context } from "hono";
 import { openapi } from "../../protocol/openapi.ts";
 import { terminalSocketPath } from "../../protocol/terminal.ts";
 import { type VerbName, verbs, type VerbShape } from "../../protocol/verbs.ts";
+import { wireHeader } from "../../protocol/version.ts";
 import { SandboxError } from "../../protocol/errors.ts";
 import type { Log } from "../log.ts";
 import type { BytesAnswer, Call, ServeTable } from "../sandbox/call.ts";
@@ -16,7 +17,7 @@ import { sessionVerbs } from "../sandbox/sessions.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import { terminalVerbs } from "../sandbox/terminal.ts";
 import { watchVerbs } from "../sandbox/watch.ts";
-import { requireHost, requireToken, type Tokens } from "./access.ts";
+import { requireHost, requireToken, requireWire, type Tokens } from "./access.ts";
 import { type Host, machineVerbs } from "./machine-verbs.ts";
 import { parseInput } from "./parse.ts";
 import { type Tickets, ticketVerbs } from "./ticket.ts";
@@ -35,6 +36,9 @@ export type AppOptions = {
 
 /** Every request has an id: in the answer's x-request-id, in the log, and in errors that are ours. */
 type Env = { Variables: { requestId: string } };
+
+/** What must be possible with a daemon of another version: to learn that it is one, and to end it. */
+const forAnyVersion: ReadonlySet<VerbName> = new Set<VerbName>(["health", "down"]);
 
 /** The API: one route for each row of the table of verbs, nothing beside it but its description. */
 export function makeApp(options: AppOptions): Hono<Env> {
@@ -102,6 +106,7 @@ export function makeApp(options: AppOptions): Hono<Env> {
       if (!complete) gone.abort(new SandboxError("ABORTED", "Cannot go on: the caller has gone"));
     };
     try {
+      if (!forAnyVersion.has(name)) requireWire(context.req.header(wireHeader));
       const input = await parseInput(verb, request, context.req.param() as Record<string, string>);
       const target = await targetOf(verb, input.params as { sandbox: string }, signal);
       hold = target?.hold;

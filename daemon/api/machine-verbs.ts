@@ -1,6 +1,6 @@
 import type { ImageInfo } from "../../protocol/machine.ts";
 import type { EventOutput } from "../../protocol/verbs.ts";
-import { wireVersion } from "../../protocol/wire.ts";
+import { wireVersion } from "../../protocol/version.ts";
 import { examineHost } from "../runtime/host.ts";
 import type { ServeTable } from "../sandbox/call.ts";
 import type { Machines } from "../sandbox/machines.ts";

@@ -35,6 +35,15 @@ test("without the token, or with a wrong one, nothing is told", async () => {
   }
 });
 
+test("a client of another version is told so, and can still learn of the daemon", async () => {
+  const older = { headers: { "atoll-wire": "0" } };
+  const { status, json } = await call("/v1/sandboxes", older);
+  assert.deepEqual([status, json.code], [409, "VERSION_MISMATCH"]);
+  assert.match(json.suggestion, /atoll down/);
+  const { json: health } = await call("/v1/health", older);
+  assert.equal((await call("/v1/sandboxes", { headers: { "atoll-wire": String(health.wire) } })).status, 200);
+});
+
 test("a token in a URL or a cookie opens nothing", async () => {
   const headers = { cookie: `token=${daemon.token}; authorization=${daemon.token}` };
   assert.equal((await call(`/v1/health?token=${daemon.token}`, { token: null, headers })).status, 401);
