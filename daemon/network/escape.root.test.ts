@@ -84,6 +84,14 @@ test("resolvers elsewhere are refused", async () => {
   for (const result of results) assert.match(JSON.stringify(result), /^"E/);
 });
 
+test("many refusals at once are all told", async () => {
+  const refusals = await insider.run(async ({ dns }) => {
+    const servers = Array.from({ length: 100 }, (_, i) => `203.0.113.${i + 1}`);
+    return Promise.all(servers.map((server) => dns("service.example", "A", server)));
+  }, null);
+  assert.deepEqual(new Set(refusals), new Set(["EHOSTUNREACH"]));
+});
+
 test("another sandbox cannot be reached", async () => {
   const second = await bed.network.takeSlot();
   await bed.network.attach(second, { run: "victim", names: "victim" });

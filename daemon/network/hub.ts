@@ -66,8 +66,8 @@ const hubSettings = [
   ["ipv4/conf/all/arp_ignore", "1"],
   ["ipv4/conf/all/accept_source_route", "0"],
   ["ipv4/conf/all/route_localnet", "0"],
-  // Milliseconds between refusals to one sandbox. With the kernel's 1,000 most programs would meet silence and wait.
-  ["ipv4/icmp_ratelimit", "20"],
+  // The kernel's limits would leave a program that meets several refusals at once in silence. The rules have one of their own.
+  ["ipv4/icmp_ratemask", "0"],
 ] as const;
 
 async function isMounted(name: string): Promise<boolean> {

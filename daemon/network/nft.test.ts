@@ -12,8 +12,9 @@ test("the hub's rules replace the old ones in one step and end in refusal", () =
   const lines = rules(hubScript());
   assert.deepEqual(lines.slice(0, 3), ["table inet atoll", "delete table inet atoll", "table inet atoll {"]);
   assert.ok(lines.includes("type filter hook prerouting priority mangle; policy drop;"));
-  assert.deepEqual(lines.slice(-4), [
+  assert.deepEqual(lines.slice(-5), [
     "meta l4proto tcp reject with tcp reset",
+    "update @refusalrate { iifname limit rate over 1000/second burst 1000 packets } drop",
     "reject with icmp admin-prohibited",
     "}",
     "}",

@@ -11,6 +11,7 @@ table inet atoll {
   set literals { type ipv4_addr; flags interval; }
   set synrate { typeof iifname; size ${rateSetSize}; flags dynamic,timeout; timeout 10s; }
   set dnsrate { typeof iifname; size ${rateSetSize}; flags dynamic,timeout; timeout 10s; }
+  set refusalrate { typeof iifname; size ${rateSetSize}; flags dynamic,timeout; timeout 10s; }
   chain prerouting {
     type filter hook prerouting priority mangle; policy drop;
     iifname != "hx*" drop
@@ -22,6 +23,7 @@ table inet atoll {
     ip daddr 198.19.0.0/16 meta l4proto tcp tproxy ip to ${gatewayAddress}:${proxyPort} accept
     ip daddr @literals meta l4proto tcp tproxy ip to ${gatewayAddress}:${proxyPort} accept
     meta l4proto tcp reject with tcp reset
+    update @refusalrate { iifname limit rate over 1000/second burst 1000 packets } drop
     reject with icmp admin-prohibited
   }
 }
