@@ -70,6 +70,7 @@ function makeServer(serving: Serving): Server {
   server.on("upgrade", (request, socket, head) => serving.upgrade(request, socket, head));
   const sockets = new Set<Socket>();
   server.on("connection", (socket) => {
+    closeGently(socket);
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
   });
@@ -79,6 +80,23 @@ function makeServer(serving: Serving): Server {
 
 /** What is open, also what a server has given away to another protocol. */
 const connections = new WeakMap<Server, ReadonlySet<Socket>>();
+
+/** How long a caller may take to notice that nobody wants the rest of its body. */
+const lingerMs = 2_000;
+
+/**
+ * A refusal may leave before the body has come whole, and closing then would be a reset, which takes the refusal with it on its
+ * way. So the server closes only its half, and reads on for a while without looking (RFC 9112, 9.6).
+ */
+function closeGently(socket: Socket): void {
+  socket.destroySoon = () => {
+    if (socket.writable) socket.end();
+    const timer = setTimeout(() => socket.destroy(), lingerMs);
+    const over = () => socket.destroy();
+    socket.once("end", over).once("close", () => clearTimeout(timer));
+    if (socket.readableEnded) socket.once("finish", over);
+  };
+}
 
 /** Headers that are to leave at once wait for the end of this turn: a first event that is there leaves with them. */
 function joinHeaders(response: ServerResponse): void {

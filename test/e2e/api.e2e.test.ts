@@ -147,15 +147,15 @@ test("a body beyond the limit is refused, told in advance or not", async () => {
   const refused = await call("/v1/sandboxes/box/processes", { method: "POST", body: huge });
   assert.deepEqual([refused.status, refused.json.code], [413, "PAYLOAD_TOO_LARGE"]);
   const chunks = async function* () {
-    for (let i = 0; i < 17; i++) yield new Uint8Array(1024 * 1024).fill(32);
+    for (let i = 0; i < 40; i++) yield new Uint8Array(1024 * 1024).fill(32);
   };
   const response = await fetch(`${daemon.url}/v1/sandboxes/box/processes`, {
     method: "POST",
     headers: { authorization: `Bearer ${daemon.token}` },
     body: Readable.toWeb(Readable.from(chunks())),
     duplex: "half",
-  } as unknown as RequestInit).catch((error: Error) => error);
-  if (response instanceof Response) assert.equal(response.status, 413);
+  } as unknown as RequestInit);
+  assert.equal(response.status, 413);
 });
 
 test("garbage on the socket harms nobody", async () => {

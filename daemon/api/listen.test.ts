@@ -1,0 +1,43 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect } from "node:net";
+import { test } from "node:test";
+import { type Listening, listenTcp } from "./listen.ts";
+
+const refusing = () =>
+  listenTcp(
+    {
+      request: (_, response) =>
+        void response.writeHead(413, { connection: "close", "content-length": 8 }).end("too much"),
+      wantsUpgrade: () => false,
+      upgrade() {},
+    },
+    "127.0.0.1",
+    0,
+  );
+
+/** Sends a request of so many bytes and only then looks at the answer, as many programs do. Throws what happened to it. */
+async function send({ port }: Listening, bytes: number): Promise<string> {
+  const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+  const closed = once(socket, "close");
+  closed.catch(() => {}); // awaited below
+  socket.write(`POST / HTTP/1.1\r\nhost: a\r\ncontent-length: ${bytes}\r\n\r\n`);
+  const chunk = Buffer.alloc(64 * 1024);
+  for (let sent = 0; sent < bytes; sent += chunk.length)
+    if (!socket.write(chunk)) await Promise.race([once(socket, "drain"), closed]);
+  socket.end();
+  let answer = "";
+  socket.setEncoding("latin1").on("data", (text: string) => (answer += text));
+  await closed;
+  return answer;
+}
+
+test("a refusal arrives though the body was still on its way", async () => {
+  await using server = await refusing();
+  assert.match(await send(server, 50_000_000), /413[^]*too much$/);
+});
+
+test("who does not stop sending is cut off", async () => {
+  await using server = await refusing();
+  await assert.rejects(send(server, 1e15), { code: /^(ECONNRESET|EPIPE)$/ });
+});
