@@ -178,7 +178,7 @@ export class Sandboxes {
     if (!record) return { existed: false };
     records.discard(record, Date.now());
     this.#machines.ports.forget(record.key);
-    this.#machines.services.removeAll(record.key);
+    this.#machines.services.forget(record.key);
     this.#journal(record, "destroyed", {});
     while (this.#live.has(record.key)) await this.#settle(record.key, (run) => this.#end(run, "asked", "SIGKILL"));
     await this.clear(record.key);

@@ -64,6 +64,11 @@ export class ServiceTable {
     this.#services.delete(sandboxKey);
   }
 
+  /** The sandbox is destroyed; its rows went with it. */
+  forget(sandboxKey: string): void {
+    this.#services.delete(sandboxKey);
+  }
+
   #keep(service: Service): void {
     const ofSandbox = this.#services.get(service.sandboxKey);
     if (ofSandbox) ofSandbox.set(service.id, service);
