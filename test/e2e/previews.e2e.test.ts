@@ -246,13 +246,13 @@ test("one sandbox's slow server slows nobody else's, and has a limit", async () 
   const leave = new AbortController();
   const { port } = new URL(slowUrl);
   const { host } = new URL(slowUrl);
-  const hung = Array.from({ length: 512 }, () => {
+  // some more than the limit: the visits that look whether it is reached take places too
+  for (let i = 0; i < 530; i++) {
     const options = { host: "127.0.0.1", port, path: "/hang", headers: { host }, signal: leave.signal, agent: false };
     const asked = httpRequest(options);
     asked.on("error", () => {});
     asked.end();
-    return asked;
-  });
+  }
   const refusal = await until("the slow one is full", async () => {
     const response = await fetch(`${slowUrl}/echo`);
     await response.text();
@@ -262,7 +262,6 @@ test("one sandbox's slow server slows nobody else's, and has a limit", async () 
   assert.equal((await fetch(`${url}/echo`)).status, 200);
   leave.abort();
   await until("there is room again", async () => (await fetch(`${slowUrl}/echo`)).status === 200);
-  assert.equal(hung.length, 512);
   await slow.destroy();
 });
 
