@@ -1,11 +1,11 @@
 /**
- * Waits until `probe` gives a truthy value and returns it. Fails after `limitMs` (default 20 s) with the words of what was
- * awaited and the last error or value seen. For tests: it replaces every sleep.
+ * Waits until `probe` gives a truthy value and returns it. Fails after `limitMs` (default a minute: a shared machine may be ten
+ * times as slow as one alone) with the words of what was awaited and the last error or value seen. For tests: it replaces every sleep.
  */
 export async function until<T>(
   what: string,
   probe: () => T | Promise<T>,
-  limitMs = 20_000,
+  limitMs = 60_000,
 ): Promise<Exclude<Awaited<T>, Falsy>> {
   const deadline = performance.now() + limitMs;
   let last: unknown;

@@ -49,7 +49,7 @@ export async function assertHostIsAsRecorded(daemon: SteppedDaemon): Promise<voi
     differences = await compare(daemon);
     return differences.length === 0;
   };
-  await until("the host is as recorded", agree, 10_000).catch(() => {});
+  await until("the host is as recorded", agree).catch(() => {});
   assert.deepEqual(differences, [], "the host differs from what is recorded");
 }
 
