@@ -48,8 +48,17 @@ export function prepare<V extends VerbName>(verb: V, call: CallOf<V>): Prepared 
   if (!(body instanceof ReadableStream)) return { ...prepared, headers, init: { method, body: body as BodyInit } };
   const { stream, ...ofStream } = watched(body as ReadableStream<Uint8Array | string>);
   // `half`: fetch refuses a stream without it, and the type does not know it everywhere.
-  const init = { method, body: stream, duplex: "half" } as RequestInit;
+  const init = { method, body: stream, duplex: "half", ...sentOnce() } as RequestInit;
   return { ...prepared, headers, init, replayable: false, ...ofStream };
+}
+
+/**
+ * By the standard fetch keeps all that a stream has given, to send it again, unless there is no redirect and nobody who could be
+ * asked. Node does so, and would hold a whole upload in memory. Workers, which do not, refuse to be told.
+ */
+function sentOnce(): object {
+  const { process } = globalThis as { process?: { versions?: { undici?: string } } };
+  return process?.versions?.undici === undefined ? {} : { redirect: "error", window: null };
 }
 
 function search(query: Query | undefined): string {
