@@ -1,9 +1,8 @@
-import { styleText } from "node:util";
-import { SandboxError } from "../protocol/errors.ts";
-import { parseCommandLine, UsageError } from "./args.ts";
-import { exitCodeOf, isSystemError } from "./exit-code.ts";
+import { parseCommandLine } from "./args.ts";
+import { exitCodeOf } from "./exit-code.ts";
 import { helpOf } from "./help.ts";
 import type { Call, Run, VerbName } from "./table.ts";
+import { tell } from "./tell.ts";
 
 /** Where each verb's work is; loaded only when it is asked for, because starting is most of what a short verb costs. */
 const work: { [Verb in VerbName]: () => Promise<{ run: Run<Verb> }> } = {
@@ -45,21 +44,4 @@ export async function follow(args: string[]): Promise<number> {
 async function perform<Verb extends VerbName>(call: Call<Verb>): Promise<number> {
   const { run } = await work[call.verb]();
   return run(call);
-}
-
-/** An error on stderr: what could not be done and why, then the remedy. Of a bug, where it is. */
-function tell(error: unknown, json: boolean): void {
-  if (json && SandboxError.is(error)) {
-    process.stderr.write(`${JSON.stringify({ error })}\n`);
-    return;
-  }
-  const remedy = SandboxError.is(error) && error.suggestion ? `       ${error.suggestion}\n` : "";
-  process.stderr.write(`${styleText("red", "atoll:", { stream: process.stderr })} ${wordsOf(error)}\n${remedy}`);
-}
-
-function wordsOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  if (isSystemError(error))
-    return `Cannot ${error.syscall} "${error.path}": ${error.message.replace(/^\w+: |, .*$/g, "")}`;
-  return SandboxError.is(error) || error instanceof UsageError ? error.message : (error.stack ?? error.message);
 }

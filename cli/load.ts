@@ -2,10 +2,13 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import Module, { createRequire, registerHooks } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { afterMain } from "./app/after-main.ts";
+import { appOf } from "./app/module.ts";
+import { takeAppOptions } from "./app/options.ts";
 import { useCompileCache } from "./compile-cache.ts";
 
 // Loaded before a user's program (node --import): lets Node run all TypeScript, wherever it lies, not only what can be
-// run by leaving types out, and finds @atoll/sandbox in this checkout.
+// run by leaving types out, finds @atoll/sandbox in this checkout, and hosts a program that is an app.
 
 useCompileCache();
 
@@ -41,10 +44,19 @@ for (const extension of [".ts", ".cts", ".mts"]) {
   };
 }
 
+const options = takeAppOptions();
+if (options) {
+  afterMain((exports) => {
+    const app = appOf(exports);
+    // Only then is the rest loaded: a plain program starts as fast as without.
+    if (app) void import("./app/main.ts").then(({ run }) => run(app, options));
+  });
+}
+
 /** Our own files are written so that Node runs them by itself, which is quicker; it refuses below node_modules. */
 function isTheirs(url: string): boolean {
   if (!url.startsWith("file:") || !typescript.test(new URL(url).pathname)) return false;
-  const isOwn = url.startsWith(new URL("sdk/", house).href) || url.startsWith(new URL("protocol/", house).href);
+  const isOwn = ["sdk/", "protocol/", "cli/"].some((part) => url.startsWith(house + part));
   return !isOwn || url.includes("/node_modules/");
 }
 

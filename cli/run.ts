@@ -1,6 +1,9 @@
 import { existsSync } from "node:fs";
+import { isIP } from "node:net";
 import { resolve } from "node:path";
 import { SandboxError } from "../protocol/errors.ts";
+import { type AppOptions, appEnvironment } from "./app/options.ts";
+import { UsageError } from "./args.ts";
 import { configOf, findDaemon, isElsewhere } from "./daemon.ts";
 import { startDetached } from "./detach.ts";
 import { note } from "./output.ts";
@@ -13,13 +16,22 @@ export const run: Run<"run"> = async (call) => {
   if (!existsSync(program)) {
     throw new SandboxError("FILE_NOT_FOUND", `Cannot run "${name}": there is no such file`);
   }
-  const env = { ...process.env, ...(await addressOf(call)) };
+  const options = appOptionsOf(call);
+  const env = { ...process.env, ...(await addressOf(call)), ...appEnvironment(options) };
   const load = new URL("./load.ts", import.meta.url).href;
   const words = ["--enable-source-maps", "--import", load, program, ...call.rest];
   // Node 24 marks it experimental; a child in between would have to guess which signals the terminal sent to both.
   process.execve!(process.execPath, [process.execPath, ...words], env);
   throw new Error(`Cannot run "${name}": Node came back from execve`);
 };
+
+function appOptionsOf({ values: { port = "8787", ip = "127.0.0.1", json = false } }: Call<"run">): AppOptions {
+  if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535) {
+    throw new UsageError(`Cannot use --port ${JSON.stringify(port)}: it is no number from 0 to 65535`);
+  }
+  if (!isIP(ip)) throw new UsageError(`Cannot use --ip ${JSON.stringify(ip)}: it is no IP address`);
+  return { port: Number(port), ip, json };
+}
 
 async function addressOf({ values }: Call): Promise<Record<string, string>> {
   if (isElsewhere(values)) {

@@ -4,6 +4,7 @@ export type { GitCheckoutResult } from "../protocol/file.ts";
 export type { ImageInfo } from "../protocol/machine.ts";
 export type { InstanceChoice, InstanceType } from "../protocol/options.ts";
 export type { EndReason, SandboxInfo, SandboxState } from "../protocol/sandbox.ts";
+export type { ExecutionContext, ExportedHandler } from "./app-types.ts";
 export type { Content } from "./bytes.ts";
 export type { SandboxOptions } from "./config.ts";
 export { connect, type Connection } from "./connection.ts";

@@ -2,6 +2,7 @@ import { SandboxError } from "../protocol/errors.ts";
 import { previewLabelOf } from "../protocol/port.ts";
 import { Connection, defaultConnection } from "./connection.ts";
 import type { Scope } from "./scope.ts";
+import { asksForWebSocket, senderFor } from "./send.ts";
 import type { Transport } from "./transport.ts";
 
 export type FetchCall = [input: Request | URL | string, initOrPort: RequestInit | number | undefined, port?: number];
@@ -16,7 +17,7 @@ export async function containerFetch(scope: Scope, ...[input, second, third]: Fe
 
 /** Contract: SandboxMethods.wsConnect. */
 export async function wsConnect(scope: Scope, request: Request, port: number): Promise<Response> {
-  if (!isWebSocket(request)) {
+  if (!asksForWebSocket(request)) {
     return new Response("This address wants a WebSocket\n", { status: 426, headers: { upgrade: "websocket" } });
   }
   return send(scope, request, port);
@@ -56,12 +57,8 @@ function connectionIn(env: unknown): Connection {
 }
 
 async function pass(transport: Transport, path: string, request: Request): Promise<Response> {
-  const upgrades = isWebSocket(request);
-  if (upgrades && !("WebSocketPair" in globalThis)) {
-    throw new SandboxError("NOT_SUPPORTED", "Cannot pass a WebSocket on: this runtime's fetch knows none", {
-      suggestion: "Let the visitor use the preview's own URL, which exposePort gives",
-    });
-  }
+  const upgrades = asksForWebSocket(request);
+  const sender = senderFor(request, noWebSockets);
   const init = {
     method: request.method,
     headers: headersFor(request, upgrades),
@@ -70,9 +67,14 @@ async function pass(transport: Transport, path: string, request: Request): Promi
     redirect: "manual",
     signal: request.signal,
   };
-  const response = await transport.forward(path, init as RequestInit);
+  const response = await transport.forward(path, init as RequestInit, sender);
   return upgrades ? response : asItWasSent(response);
 }
+
+const noWebSockets = {
+  message: "Cannot pass a WebSocket on: this runtime's fetch knows none",
+  suggestion: "Run the app with atoll run, or let the visitor use the preview's own URL, which exposePort gives",
+};
 
 /** Of the connection, or made anew by fetch. */
 const notPassed = [
@@ -109,8 +111,4 @@ function asItWasSent(response: Response): Response {
 function requestOf(input: Request | URL | string, init: RequestInit | undefined, port: number): Request {
   if (input instanceof Request) return init ? new Request(input, init) : input;
   return new Request(new URL(input, `http://localhost:${port}`), init);
-}
-
-function isWebSocket(request: Request): boolean {
-  return request.headers.get("upgrade")?.toLowerCase() === "websocket";
 }

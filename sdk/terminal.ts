@@ -4,6 +4,7 @@ import { textToBytes } from "./bytes.ts";
 import { nullForUndefined } from "./config.ts";
 import type { Variables } from "./exec-options.ts";
 import { callIn, randomId, type Scope } from "./scope.ts";
+import { asksForWebSocket, senderFor } from "./send.ts";
 import { openTerminalSocket, type Seen } from "./terminal-socket.ts";
 
 /** How a terminal begins. */
@@ -134,32 +135,26 @@ export async function terminal(
   request: Request,
   { sessionId, ...view }: TerminalViewOptions,
 ): Promise<Response> {
-  if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
+  if (!asksForWebSocket(request)) {
     return new Response("A terminal is a WebSocket, and the request does not ask for one\n", {
       status: 426,
       headers: { upgrade: "websocket", connection: "upgrade" },
     });
   }
-  if (!("WebSocketPair" in globalThis)) {
-    throw new SandboxError(
-      "NOT_SUPPORTED",
-      "Cannot answer with a WebSocket: a Response of this runtime cannot be one",
-      {
-        suggestion: "Give the browser a URL of createTerminalUrl, which leads to the daemon",
-      },
-    );
-  }
+  const send = senderFor(request, {
+    message: "Cannot answer with a WebSocket: a Response of this runtime cannot be one",
+    suggestion: "Run the app with atoll run, or give the browser a URL of createTerminalUrl, which leads to the daemon",
+  });
   await scope.ready();
-  const { url, token } = await scope.transport.endpoint();
   const session = sessionId ?? scope.directory;
   const asked = Object.fromEntries(
     [...new URL(request.url).searchParams].filter(([name]) => ["life", "after", "offsets"].includes(name)),
   );
   const query = new URLSearchParams({ ...queryOf(view), session, ...asked });
-  // Where a Response can be a WebSocket, fetch makes one: what it gives is passed on as it is.
-  return fetch(`${url}${pathOf(scope.sandbox, session)}?${query}`, {
-    headers: { upgrade: "websocket", ...(token !== undefined && { authorization: `Bearer ${token}` }) },
-  });
+  const headers = new Headers([...request.headers].filter(([name]) => name.startsWith("sec-websocket-")));
+  headers.set("upgrade", "websocket");
+  const path = `${pathOf(scope.sandbox, session)}?${query}`;
+  return scope.transport.forward(path, { headers, signal: request.signal }, send);
 }
 
 function queryOf({ cols, rows, shell }: TerminalViewOptions): Record<string, string> {

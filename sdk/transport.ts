@@ -8,6 +8,7 @@ import type { Endpoint } from "./endpoint.ts";
 import { followEvents, type Arrived } from "./follow-events.ts";
 import { defaultPatience, lostBy, outage, type Lost, type Outage, type Patience } from "./outage.ts";
 import { readJson, readRefusal } from "./refusal.ts";
+import type { Send } from "./send.ts";
 
 export type EventOptions = {
   signal?: AbortSignal | undefined;
@@ -35,10 +36,10 @@ export type Transport = {
   bytes<V extends BytesVerb>(verb: V, call: CallOf<V>, options: { resumable: boolean }): Promise<Download>;
   /**
    * A request as it is, once, with the token; whatever is answered is the answer, redirects too. Throws
-   * SANDBOX_UNAVAILABLE when no daemon answers.
+   * SANDBOX_UNAVAILABLE when no daemon answers. `send`: what sends it; default: fetch.
    */
-  forward(path: string, init: RequestInit): Promise<Response>;
-  /** Where the daemon is now, for what is no call: a WebSocket. */
+  forward(path: string, init: RequestInit, send?: Send): Promise<Response>;
+  /** Where the daemon is now, for what is no call: a WebSocket that others open. */
   endpoint(): Promise<Endpoint>;
   /** Ends everything that is under way with ABORTED, and refuses what comes later. */
   close(): void;
@@ -114,14 +115,14 @@ export function createTransport(find: () => Promise<Endpoint>, patience: Patienc
         throw error;
       }
     },
-    async forward(path, init) {
+    async forward(path, init, send = fetch) {
       if (closed) throw closed;
       const endpoint = known ?? (await where());
       const signal = init.signal ? AbortSignal.any([closing.signal, init.signal]) : closing.signal;
       const headers = new Headers(init.headers);
       if (endpoint.token !== undefined) headers.set("authorization", `Bearer ${endpoint.token}`);
       try {
-        return await fetch(endpoint.url + path, { ...init, headers, signal });
+        return await send(endpoint.url + path, { ...init, headers, signal });
       } catch (error) {
         if (signal.aborted) throw aborted(signal.reason);
         known = undefined;

@@ -1,0 +1,47 @@
+import { defaultConnection } from "../../sdk/connection.ts";
+import { Sandbox } from "../../sdk/sandbox.ts";
+import { sendKey } from "../../sdk/send.ts";
+import { exitCodeOf } from "../exit-code.ts";
+import { print } from "../output.ts";
+import { tell } from "../tell.ts";
+import { endBySignal } from "./end.ts";
+import { listen } from "./listen.ts";
+import { type AppModule, bindingsOf, strangeClasses } from "./module.ts";
+import type { AppOptions } from "./options.ts";
+import { send } from "./send.ts";
+import { makeServer } from "./serve.ts";
+import { installWebSockets } from "./switching.ts";
+import { tellTrouble } from "./trouble.ts";
+import { Work } from "./work.ts";
+
+/** Serves an app until a signal ends it, and gives the exit code. */
+export async function host(app: AppModule, options: AppOptions): Promise<number> {
+  installWebSockets();
+  Object.defineProperty(globalThis, sendKey, { value: send });
+  const env = environmentFor(app);
+  const work = new Work();
+  const ending = new AbortController();
+  const server = makeServer({ fetch: (request, ctx) => app.fetch(request, env, ctx), work, ending: ending.signal });
+  try {
+    const url = await listen(server, options);
+    if (options.json) print(JSON.stringify({ url }));
+    else process.stderr.write(`serving on ${url}\n`);
+  } catch (error) {
+    tell(error, options.json);
+    return exitCodeOf(error);
+  }
+  // Like other servers for development: one request's mistake is no reason to refuse all others.
+  process.on("uncaughtException", (error) => tellTrouble("the app", error));
+  process.on("unhandledRejection", (reason) => tellTrouble("a promise that nobody awaits", reason));
+  return endBySignal({ server, work, ending });
+}
+
+/** The app's bindings and, behind them, its environment without what opens the daemon: env is easily passed on or shown. */
+function environmentFor({ named }: AppModule): object {
+  const bindings = bindingsOf(named, Sandbox, defaultConnection());
+  for (const name of strangeClasses(named, bindings)) {
+    process.stderr.write(`the export "${name}" is no class of sandboxes: env has no binding of this name\n`);
+  }
+  const { ATOLL_TOKEN: _token, ...variables } = process.env;
+  return { ...variables, ...bindings };
+}
