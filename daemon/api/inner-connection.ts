@@ -39,6 +39,17 @@ export class InnerConnection {
     this.#user = user;
   }
 
+  /**
+   * A server may answer and close before it has read all that it is sent. What is written then fails, and a socket ends with
+   * that, together with the answer that waits in it: so such a failure is left to be told by whoever reads.
+   */
+  hearOut(): void {
+    const { socket } = this;
+    const [write, writev] = [socket._write.bind(socket), socket._writev?.bind(socket)];
+    socket._write = (chunk, encoding, done) => write(chunk, encoding, () => done());
+    if (writev) socket._writev = (chunks, done) => writev(chunks, () => done());
+  }
+
   /** Nobody uses it any more; another request may follow. */
   giveBack(): void {
     this.#user = undefined;

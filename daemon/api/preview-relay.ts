@@ -94,6 +94,7 @@ class Exchange implements InnerUser {
     this.#use = new StreamUse(run.activity);
     connection.use(this);
     response.on("close", this.#onGone);
+    if (hasBody) connection.hearOut();
     if (hasBody) this.#upload = new Upload(request, connection.socket, head, run);
     else connection.socket.write(head, "latin1");
   }
