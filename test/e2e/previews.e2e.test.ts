@@ -396,3 +396,11 @@ test("the page's program runs as it stands there", async () => {
     await rm(dir, { recursive: true });
   }
 });
+
+test("the example runs as it is", async () => {
+  const { code, stdout, stderr } = await atoll("run", join(import.meta.dirname, "../../examples/preview.ts"));
+  assert.deepEqual({ code, stderr }, { code: 0, stderr: "" });
+  const label = String.raw`3000-example-preview-[a-z2-7]{16}`;
+  const hello = "hello, visitor 1\n";
+  assert.match(stdout, new RegExp(`^http://${label}\\.localhost:\\d+\n${hello}asleep: true\n${hello}$`));
+});
