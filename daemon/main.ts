@@ -25,6 +25,7 @@ import { raiseOwnLimits, readHostLimits } from "./runtime/host-limits.ts";
 import { openRuntime } from "./runtime/oci.ts";
 import { buildSeccomp, type ContainersProfile } from "./runtime/seccomp.ts";
 import { capabilities } from "./runtime/spec.ts";
+import { Followers } from "./sandbox/followers.ts";
 import { guardSpace, watchIdle } from "./sandbox/idle.ts";
 import { Journal } from "./sandbox/journal.ts";
 import { groupsOf, type Machines } from "./sandbox/machines.ts";
@@ -151,6 +152,7 @@ async function openMachines(
     config,
     log,
     ...rows,
+    followers: new Followers(),
     previewPlaces: { apiPort: 0, ...(config.previewDomain !== undefined && { domain: config.previewDomain }) },
     cgroups,
     images: await openImages(storeDir, { uidBase, ...(extraCaFile && { extraCaFile }) }),

@@ -26,6 +26,20 @@ export function openState(dataDir: string): DatabaseSync {
   }
 }
 
+/** All of `work` or nothing of it; within another transaction, a part of that one. */
+export function transaction<T>(db: DatabaseSync, work: () => T): T {
+  if (db.isTransaction) return work();
+  db.exec("BEGIN IMMEDIATE");
+  try {
+    const result = work();
+    db.exec("COMMIT");
+    return result;
+  } catch (error) {
+    db.exec("ROLLBACK");
+    throw error;
+  }
+}
+
 /** SQLITE_CORRUPT and SQLITE_NOTADB. */
 function isBroken(error: unknown): error is Error & { errcode: number } {
   return error instanceof Error && "errcode" in error && (error.errcode === 11 || error.errcode === 26);
@@ -122,5 +136,12 @@ const warmRuns = `
   ALTER TABLE runs ADD COLUMN waited_ms INTEGER NOT NULL DEFAULT 0;
 `;
 
+const lives = `
+  -- What followers of sandboxes are told, found without passing over the commands between.
+  CREATE INDEX journal_of_lives ON journal (seq) WHERE type IN ('run.start', 'run.end', 'run.idle', 'start.failed');
+  -- Why a run that is "stopping" ends, as JSON: the daemon that gives it back may be another.
+  ALTER TABLE runs ADD COLUMN ending TEXT;
+`;
+
 /** Each brings the tables from the version that is its place to the next. What one has made is never changed in it again. */
-const steps = [firstTables, serviceTable, portTable, warmRuns];
+const steps = [firstTables, serviceTable, portTable, warmRuns, lives];

@@ -36,6 +36,13 @@ export const ShortId = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, "1 to 64 letters, digits, dots, underscores and hyphens");
 
+/**
+ * The name of a class of sandboxes, as an app binds it: an identifier of JavaScript, without the letters that look like others.
+ */
+export const ClassName = z
+  .string()
+  .regex(/^[A-Za-z_$][A-Za-z0-9_$]{0,63}$/, "a class name has 1 to 64 of A-Z a-z 0-9 _ $, a digit not first");
+
 /** A path inside a sandbox; relative ones start at the session's directory. 4,096 bytes is the kernel's longest path. */
 export const SandboxPath = z
   .string()

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { ClassName } from "./names.ts";
 
 /** What an instance type gives: vCPU is a weight and a floor, memory and disk are limits. */
 export const Instance = z.object({
@@ -89,5 +90,7 @@ export const SandboxConfig = z.strictObject({
   maxLifetime: Duration.optional(),
   labels: Labels.optional(),
   envVars: EnvVars.optional(),
+  /** The class whose callbacks are told of its life. */
+  className: ClassName.optional(),
 });
 export type SandboxConfig = z.infer<typeof SandboxConfig>;

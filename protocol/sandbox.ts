@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { SandboxId } from "./names.ts";
+import { ClassName, SandboxId } from "./names.ts";
 import { Duration, EnvVars, InstanceChoice, Labels } from "./options.ts";
 
 export const SandboxState = z.enum(["none", "starting", "running", "stopping", "asleep"]);
@@ -28,6 +28,8 @@ export const SandboxInfo = z.object({
   image: z.object({ name: z.string(), digest: z.string() }),
   instance: InstanceChoice,
   labels: Labels,
+  /** The class that it was last used as; absent where no program has told one. */
+  className: ClassName.optional(),
   ports: z.array(z.object({ port: z.number().int(), name: z.string().optional(), url: z.string() })),
   created: z.number(),
   lastActive: z.number(),

@@ -12,6 +12,7 @@ import {
   RemoveBody,
   WriteQuery,
 } from "./file.ts";
+import { LifecycleEvent, LifecycleQuery } from "./lifecycle.ts";
 import { BuildEvent, Check, Health, ImageInfo, ImageName } from "./machine.ts";
 import { SandboxId, ShortId } from "./names.ts";
 import { EnvVars, SandboxConfig } from "./options.ts";
@@ -122,6 +123,15 @@ export const verbs = {
     query: ListQuery,
     output: { json: z.object({ sandboxes: z.array(SandboxInfo) }) },
     summary: "Sandboxes of this daemon; wakes none",
+  },
+  followLifecycle: {
+    method: "GET",
+    path: "/v1/lifecycle",
+    needs: "none",
+    params: none,
+    query: LifecycleQuery,
+    output: { events: LifecycleEvent },
+    summary: "Starts, ends and idle times of the sandboxes of these classes, as they happen",
   },
 
   configure: {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { createServer } from "node:net";
 import { test } from "node:test";
 import { SandboxError } from "../protocol/errors.ts";
+import { wireVersion } from "../protocol/version.ts";
 import { event, events, json, scriptedServer } from "../test/support/scripted-server.ts";
 import { until } from "../test/support/until.ts";
 import type { Patience } from "./outage.ts";
@@ -35,7 +36,7 @@ test("a call carries the token, the path and the JSON, and returns the answer", 
   const [seen] = server.seen;
   assert.equal(`${seen?.method} ${seen?.path} ${seen?.body}`, 'PUT /v1/sandboxes/box {"image":"base"}');
   assert.equal(seen?.headers.authorization, "Bearer secret");
-  assert.equal(seen?.headers["atoll-wire"], "1");
+  assert.equal(seen?.headers["atoll-wire"], String(wireVersion));
 });
 
 test("what the daemon refuses is the SandboxError it sent, with the verb", async () => {

@@ -10,6 +10,7 @@ import type { BytesAnswer, Call, ServeTable } from "../sandbox/call.ts";
 import { processVerbs } from "../sandbox/exec.ts";
 import { fileVerbs } from "../sandbox/files.ts";
 import { gitVerbs } from "../sandbox/git.ts";
+import { lifecycleVerbs } from "../sandbox/lifecycle.ts";
 import type { Machines } from "../sandbox/machines.ts";
 import type { Run } from "../sandbox/run.ts";
 import { portVerbs } from "../sandbox/port.ts";
@@ -50,6 +51,7 @@ export function makeApp(options: AppOptions): Hono<Env> {
     ...gitVerbs,
     ...portVerbs(machines, sandboxes),
     ...watchVerbs,
+    ...lifecycleVerbs(machines),
     ...terminalVerbs,
     ...ticketVerbs(tickets),
     ...recordVerbs(sandboxes),

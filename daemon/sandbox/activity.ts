@@ -27,6 +27,11 @@ export class Activity {
     return performance.now() - this.#beganMs;
   }
 
+  /** When it was last seen to be used, on the clock of `performance.now`. */
+  get lastUsedMs(): number {
+    return this.#lastUsedMs;
+  }
+
   /** A request in flight, or somebody who reads: the run is used until the hold is given back. */
   hold(): Disposable {
     this.#holds++;

@@ -11,7 +11,7 @@ import { giveBack } from "./give-back.ts";
 import { groupOf, type Machines } from "./machines.ts";
 import { runPaths } from "./paths.ts";
 import type { RunRecord, SandboxRecord } from "./record.ts";
-import { all, type StartedRun } from "./start.ts";
+import { all, type StartedRun, tellStart } from "./start.ts";
 
 /** An agent that has been idle answers within a millisecond; a cold start takes less time than waiting for longer. */
 const answerLimitMs = 1_000;
@@ -49,7 +49,7 @@ export async function furnishRun(machines: Machines, sandbox: SandboxRecord, sta
     writeEtc(runPaths(config.runDir, row.id).etc, sandbox.name, slotAt(config.tag, slot).address),
     link.call(AgentHello, "/hello", { answerWithinMs: answerLimitMs }),
   ]);
-  records.confirmClaim(row);
+  tellStart(machines, row, () => records.confirmClaim(row));
   row.state = "running";
   undo.move();
   return started;

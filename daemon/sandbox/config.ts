@@ -24,6 +24,8 @@ export type StoredConfig = {
   maxLifetimeMs: number | null;
   labels: Labels;
   envVars: Record<string, string>;
+  /** The class that it was last used as. */
+  className?: string;
 };
 
 export const defaultImage = "base";
@@ -48,6 +50,7 @@ export function newConfig(given: SandboxConfig, defaults: { sleepAfterMs: number
     cpuBurst: given.cpuBurst ?? base.cpuBurst,
     persist: persistence(given) ?? base.persist,
     maxLifetimeMs: durationMs(given.maxLifetime) ?? base.maxLifetimeMs,
+    ...(given.className !== undefined && { className: given.className }),
   };
 }
 
@@ -65,6 +68,7 @@ export function changeConfig(name: string, current: StoredConfig, image: string,
     instance: given.instance ?? current.instance,
     cpuBurst: given.cpuBurst ?? current.cpuBurst,
     maxLifetimeMs: durationMs(given.maxLifetime) ?? current.maxLifetimeMs,
+    ...(given.className !== undefined && { className: given.className }),
   };
 }
 

@@ -1,5 +1,6 @@
 import { rm, rmdir } from "node:fs/promises";
-import { killAndWait } from "../linux/process.ts";
+import type { SandboxError } from "../../protocol/errors.ts";
+import { bootId, killAndWait } from "../linux/process.ts";
 import { unmount } from "../linux/mount.ts";
 import type { Network } from "../network/network.ts";
 import { type Slot, slotAt } from "../network/slot.ts";
@@ -13,9 +14,9 @@ const leaveLimitMs = 20_000;
 /**
  * Ends a run and gives everything back that its row tells of, in reverse order of taking; the row goes last. It is one
  * function for a stop, a start that failed and recovery, so each step takes "was never there" for done. A step that
- * fails leaves the row: the next recovery tries again.
+ * fails leaves the row: the next recovery tries again. `error`: why a start failed, where nobody else tells its followers.
  */
-export async function giveBack(machines: Machines, row: RunRecord, end: RunEnd): Promise<void> {
+export async function giveBack(machines: Machines, row: RunRecord, end: RunEnd, error?: SandboxError): Promise<void> {
   const { config, cgroups, runtime, network, records, journal } = machines;
   const signal = AbortSignal.timeout(leaveLimitMs);
   const paths = runPaths(config.runDir, row.id);
@@ -34,8 +35,17 @@ export async function giveBack(machines: Machines, row: RunRecord, end: RunEnd):
   await removeDirectories(paths);
   if (row.warm) return endUnclaimed(machines, row, end.at);
   await throwAwayDisk(machines, row);
-  records.endRun(row, end);
-  journal.append({ time: end.at, sandboxKey: row.sandboxKey, run: row.number, type: "run.end", data: { ...end } });
+  const data = { ...end, ...(error && { error: error.toJSON() }) };
+  journal.write({ time: end.at, sandboxKey: row.sandboxKey, run: row.number, type: "run.end", data }, () =>
+    records.endRun(row, end),
+  );
+}
+
+/** Why a run ended that is found over: what was decided before, else what its row lets suppose. */
+export function endingOf({ state, ending, bootId: boot }: RunRecord): Omit<RunEnd, "at"> {
+  if (state === "stopping") return ending ?? { reason: "asked" };
+  if (state === "starting") return { reason: "start-failed" };
+  return { reason: boot === bootId() ? "agent-lost" : "host-restart" };
 }
 
 async function giveSlot(network: Network, slot: Slot): Promise<void> {

@@ -1,5 +1,6 @@
 import { giveMemoryBack } from "../linux/memory.ts";
 import { watchSpace } from "../storage/space.ts";
+import { graceLeftMs } from "./expiry.ts";
 import type { Machines } from "./machines.ts";
 import type { Sandboxes } from "./sandboxes.ts";
 
@@ -25,11 +26,15 @@ export async function watchIdle(machines: Machines, sandboxes: Sandboxes, signal
         (maxLifetimeMs ?? Infinity) - run.activity.ageMs,
       );
       waitMs = Math.max(oftenMs, Math.min(waitMs, dueMs));
+      if (keepAlive || idleMs <= sleepAfterMs) run.expiry = undefined;
       if (!run.isAlive()) void run.endIfDead();
       else if (maxLifetimeMs !== null && run.activity.ageMs > maxLifetimeMs) {
         sleep(machines, sandboxes.sleep(run, "lifetime"));
-      } else if (!keepAlive && idleMs > sleepAfterMs) sleep(machines, sandboxes.sleep(run, "idle"));
-      else if (now - Math.round(idleMs) > record.lastActive + 60_000) {
+      } else if (!keepAlive && idleMs > sleepAfterMs) {
+        const graceMs = graceLeftMs(machines, record, run);
+        if (graceMs === 0) sleep(machines, sandboxes.sleep(run, "idle"));
+        else waitMs = Math.max(oftenMs, Math.min(waitMs, graceMs));
+      } else if (now - Math.round(idleMs) > record.lastActive + 60_000) {
         machines.records.setLastActive(record.key, now - Math.round(idleMs));
       }
     }

@@ -21,6 +21,7 @@ export function describeSandbox(
     image: { name: record.image, digest: record.imageDigest },
     instance: config.instance,
     labels: config.labels,
+    ...(config.className !== undefined && { className: config.className }),
     ports: ports.of(record.key).map((row) => {
       const { port, name, url } = describePort(row, previewPlaces, run !== undefined);
       return { port, ...(name !== undefined && { name }), url };

@@ -7,6 +7,7 @@ import type { Runtime } from "../runtime/oci.ts";
 import type { Seccomp } from "../runtime/seccomp.ts";
 import type { Disks } from "../storage/disks.ts";
 import type { Images } from "../storage/images.ts";
+import type { Followers } from "./followers.ts";
 import type { Journal } from "./journal.ts";
 import type { Records } from "./record.ts";
 import type { PreviewPlaces } from "./port.ts";
@@ -22,6 +23,7 @@ export type Machines = {
   ports: PortTable;
   previewPlaces: PreviewPlaces;
   journal: Journal;
+  followers: Followers;
   images: Images;
   disks: Disks;
   network: Network;

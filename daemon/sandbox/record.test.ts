@@ -34,7 +34,7 @@ test("sandboxes and runs are found again by the next daemon", async (context) =>
   const run = records.beginRun(key, "boot", 200);
   records.setSlot(run.id, 3);
   records.setProcess(run.id, processId);
-  records.setRunState(run.id, "running");
+  records.setRunning(run.id);
   const next = again();
   assert.deepEqual(next.find("box"), { ...sandbox, key, runNumber: 1, created: 100, lastActive: 100 });
   assert.deepEqual(next.findByKey(key), next.find("box"));

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { DatabaseSync } from "node:sqlite";
 import type { EndReason } from "../../protocol/sandbox.ts";
 import type { ProcessId } from "../linux/process.ts";
+import { transaction } from "../state.ts";
 import type { StoredConfig } from "./config.ts";
 
 /** A sandbox as its row keeps it; it outlives its runs. */
@@ -33,6 +34,8 @@ export type RunRecord = {
   /** PID 1 of the run, as the host sees it; absent until the runtime has made it. */
   process?: ProcessId;
   began: number;
+  /** While it is "stopping": why. */
+  ending?: Omit<RunEnd, "at">;
   /** Present while the run waits in the warm pool: no sandbox has `sandboxKey` yet. */
   warm?: WarmMake;
   /** How old its process was when its sandbox claimed it; 0 for one that was started for it. */
@@ -101,7 +104,7 @@ export class Records {
   beginRun(key: string, bootId: string, now: number): RunRecord {
     const id = newKey();
     const number = (this.#byKey.get(key)?.runNumber ?? 0) + 1;
-    const run = this.#transaction((): RunRecord => {
+    const run = transaction(this.#db, (): RunRecord => {
       this.#db.prepare("UPDATE sandboxes SET run_number = ? WHERE key = ?").run(number, key);
       this.#db
         .prepare("INSERT INTO runs (id, sandbox_key, number, state, boot, began) VALUES (?, ?, ?, 'starting', ?, ?)")
@@ -131,7 +134,7 @@ export class Records {
   claimRun(run: RunRecord, { key }: SandboxRecord, claimed: { now: number; waitedMs: number }): SandboxRecord {
     const { id, sandboxKey } = run;
     const { now, waitedMs } = claimed;
-    this.#transaction(() => {
+    transaction(this.#db, () => {
       this.#db.prepare("UPDATE sandboxes SET key = ? WHERE key = ?").run(sandboxKey, key);
       this.#db.prepare("UPDATE journal SET sandbox_key = ? WHERE sandbox_key = ?").run(sandboxKey, key);
       this.#db
@@ -148,7 +151,7 @@ export class Records {
 
   /** A claimed run is what its sandbox's run must be: from now on it is its first. */
   confirmClaim({ id, sandboxKey, number }: RunRecord): void {
-    this.#transaction(() => {
+    transaction(this.#db, () => {
       this.#db.prepare("UPDATE sandboxes SET run_number = ? WHERE key = ?").run(number, sandboxKey);
       this.#db.prepare("UPDATE runs SET state = 'running' WHERE id = ?").run(id);
     });
@@ -157,7 +160,7 @@ export class Records {
 
   /** After the last resource of a run that nobody claimed was given back; its disk may come back after a power failure. */
   endWarmRun({ id, sandboxKey }: RunRecord, now: number): void {
-    this.#transaction(() => {
+    transaction(this.#db, () => {
       this.#db.prepare("DELETE FROM runs WHERE id = ?").run(id);
       this.#db.prepare("INSERT OR IGNORE INTO garbage (key, discarded) VALUES (?, ?)").run(sandboxKey, now);
     });
@@ -172,13 +175,18 @@ export class Records {
     this.#db.prepare("UPDATE runs SET pid = ?, pid_started = ? WHERE id = ?").run(process.pid, process.startTime, id);
   }
 
-  setRunState(id: string, state: RunRecord["state"]): void {
-    this.#db.prepare("UPDATE runs SET state = ? WHERE id = ?").run(state, id);
+  setRunning(id: string): void {
+    this.#db.prepare("UPDATE runs SET state = 'running' WHERE id = ?").run(id);
+  }
+
+  /** The intent of an end: whoever gives the run back knows why it ended. */
+  setStopping(id: string, ending: Omit<RunEnd, "at">): void {
+    this.#db.prepare("UPDATE runs SET state = 'stopping', ending = ? WHERE id = ?").run(JSON.stringify(ending), id);
   }
 
   /** After the last resource was given back. */
   endRun({ id, sandboxKey }: RunRecord, end: RunEnd): void {
-    this.#transaction(() => {
+    transaction(this.#db, () => {
       this.#db
         .prepare("UPDATE sandboxes SET last_end = ?, last_active = max(last_active, ?) WHERE key = ?")
         .run(JSON.stringify(end), end.at, sandboxKey);
@@ -199,7 +207,7 @@ export class Records {
 
   /** The intent of a destroy: the name is free, the key is garbage until nothing of it is left. */
   discard({ key, name }: SandboxRecord, now: number): void {
-    this.#transaction(() => {
+    transaction(this.#db, () => {
       this.#db.prepare("DELETE FROM sandboxes WHERE key = ?").run(key);
       this.#db.prepare("INSERT OR IGNORE INTO garbage (key, discarded) VALUES (?, ?)").run(key, now);
     });
@@ -234,18 +242,6 @@ export class Records {
     const record = this.#byKey.get(key);
     if (record) this.#keep({ ...record, ...changes });
   }
-
-  #transaction<T>(work: () => T): T {
-    this.#db.exec("BEGIN IMMEDIATE");
-    try {
-      const result = work();
-      this.#db.exec("COMMIT");
-      return result;
-    } catch (error) {
-      this.#db.exec("ROLLBACK");
-      throw error;
-    }
-  }
 }
 
 type Row = Record<string, unknown>;
@@ -268,7 +264,7 @@ function toSandbox(row: Row): SandboxRecord {
 function toRun(row: Row): RunRecord {
   const [slot, pid, startTime] = [row["slot"], row["pid"], row["pid_started"]] as (number | null)[];
   const bootId = row["boot"] as string;
-  const warm = row["warm"] as string | null;
+  const [warm, ending] = [row["warm"], row["ending"]] as (string | null)[];
   return {
     id: row["id"] as string,
     sandboxKey: row["sandbox_key"] as string,
@@ -278,7 +274,8 @@ function toRun(row: Row): RunRecord {
     bootId,
     ...(pid != null && startTime != null && { process: { bootId, pid, startTime } }),
     began: row["began"] as number,
-    ...(warm !== null && { warm: JSON.parse(warm) as WarmMake }),
+    ...(ending != null && { ending: JSON.parse(ending) as Omit<RunEnd, "at"> }),
+    ...(warm != null && { warm: JSON.parse(warm) as WarmMake }),
     waitedMs: row["waited_ms"] as number,
   };
 }

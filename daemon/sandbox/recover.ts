@@ -1,10 +1,11 @@
 import { readdir, rm, rmdir } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
+import { SandboxError } from "../../protocol/errors.ts";
 import { AgentHello, linkVersion } from "../../protocol/agent.ts";
-import { bootId, stateOf } from "../linux/process.ts";
+import { stateOf } from "../linux/process.ts";
 import { listMounts, unmount } from "../linux/mount.ts";
 import { Link } from "../link/link.ts";
-import { giveBack } from "./give-back.ts";
+import { endingOf, giveBack } from "./give-back.ts";
 import { groupsOf, type Machines } from "./machines.ts";
 import { runPaths } from "./paths.ts";
 import type { RunRecord, WarmMake } from "./record.ts";
@@ -41,14 +42,24 @@ export async function recover(machines: Machines, sandboxes: Sandboxes): Promise
   await network.recover(leases);
   for (const row of dead) {
     delete row.slot; // the network has just ended every slot but the leased ones
-    const reason = row.bootId === bootId() ? "agent-lost" : "host-restart";
-    await giveBack(machines, row, { reason: row.state === "stopping" ? "asked" : reason, at: Date.now() });
+    await giveBack(
+      machines,
+      row,
+      { ...endingOf(row), at: Date.now() },
+      row.state === "starting" ? cutOff() : undefined,
+    );
     log.info({ run: row.id, state: row.state }, "gave back a run that had ended");
   }
   await removeStrays(config.runDir, keep);
   for (const started of alive) sandboxes.adopt(started);
   for (const key of records.garbage()) await sandboxes.clear(key);
   await tellUnknownDisks(machines);
+}
+
+function cutOff(): SandboxError {
+  return new SandboxError("SANDBOX_UNAVAILABLE", "Cannot start the sandbox: the daemon ended meanwhile", {
+    suggestion: "Try again: a daemon is here now",
+  });
 }
 
 /** Its sandbox is not destroyed; when it has none, it is what a warm run would be now. */

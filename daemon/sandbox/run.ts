@@ -7,6 +7,7 @@ import { readEvents } from "../link/events.ts";
 import type { Link } from "../link/link.ts";
 import { type Slot, slotAt } from "../network/slot.ts";
 import { Activity } from "./activity.ts";
+import type { Expiry } from "./expiry.ts";
 import { groupOf, type Machines } from "./machines.ts";
 import type { RunEnd, RunRecord, SandboxRecord } from "./record.ts";
 import { Services } from "./service.ts";
@@ -27,6 +28,8 @@ export class Run {
   readonly services: Services;
   /** Set when this daemon ends the run: what its processes die of is then "stopped". */
   stopping = false;
+  /** Set while it is due to sleep and somebody was told. */
+  expiry: Expiry | undefined;
   readonly #machines: Machines;
   readonly #ended = Promise.withResolvers<RunEnd>();
   readonly #closed = new AbortController();

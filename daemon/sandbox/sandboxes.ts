@@ -8,8 +8,9 @@ import { requireIsolation } from "../runtime/host.ts";
 import { requireCapacity } from "./capacity.ts";
 import { claimRow, furnishRun } from "./claim.ts";
 import { changeConfig, defaultImage, limitsOf, newConfig, type StoredConfig } from "./config.ts";
-import { giveBack } from "./give-back.ts";
+import { endingOf, giveBack } from "./give-back.ts";
 import { describeSandbox } from "./info.ts";
+import type { JournalLine } from "./journal.ts";
 import { groupOf, type Machines } from "./machines.ts";
 import type { RunEnd, SandboxRecord } from "./record.ts";
 import { Run } from "./run.ts";
@@ -27,6 +28,9 @@ const garbageMs = 5 * 60_000;
 
 /** After a start its caller's first commands come; nothing is made for nobody beside them. */
 const quietMs = 50;
+
+/** Visitors of a preview may ask for a start that fails as often as they like: the journal grows by a line for each of these times. */
+const sameFailureMs = 10_000;
 
 type Live =
   | { state: "starting"; run: Promise<Run> }
@@ -47,6 +51,8 @@ export class Sandboxes {
   #told: ReadonlySet<string> | undefined;
   /** Starts under way, and when the last one ended. */
   #starts = { count: 0, lastMs: -Infinity };
+  /** What starts failed of lately, by sandbox key. */
+  readonly #failures = new Map<string, { words: string; toldMs: number }>();
   /** Runs that wait for sandboxes to come. */
   readonly warm: WarmPool;
 
@@ -120,7 +126,7 @@ export class Sandboxes {
       { name, config: stored, image: given.image ?? defaultImage, imageDigest: image.digest },
       Date.now(),
     );
-    this.#journal(record, "created", { image: image.digest });
+    this.#machines.journal.append({ ...lineOf(record), type: "created", data: { image: image.digest } });
     return record;
   }
 
@@ -176,10 +182,13 @@ export class Sandboxes {
     const { records } = this.#machines;
     const record = records.find(name);
     if (!record) return { existed: false };
-    records.discard(record, Date.now());
+    // the line goes on to say whose the key was: its run's end comes after this
+    const { className } = record.config;
+    const line = { ...lineOf(record), type: "destroyed", data: { name: record.name, className } };
+    this.#machines.journal.write(line, () => records.discard(record, Date.now()));
+    this.#failures.delete(record.key);
     this.#machines.ports.forget(record.key);
     this.#machines.services.forget(record.key);
-    this.#journal(record, "destroyed", {});
     while (this.#live.has(record.key)) await this.#settle(record.key, (run) => this.#end(run, "asked", "SIGKILL"));
     await this.clear(record.key);
     return { existed: true };
@@ -260,11 +269,12 @@ export class Sandboxes {
       .then(
         (run) => {
           this.#live.set(key, { state: "running", run });
-          this.#journal({ ...record, key, runNumber: run.number }, "run.start", { run: run.number });
+          this.#failures.delete(key);
         },
         (error: Error) => {
           this.#live.delete(key);
           this.#machines.log.warn({ sandbox: record.name, error: error.message }, "cannot start a sandbox");
+          if (!this.#closing) this.#journalFailure(key, error);
         },
       );
     return starting;
@@ -304,7 +314,7 @@ export class Sandboxes {
   /** A run that could not be given back whole, because something of the host held it: it is tried again now. */
   async #clearLeftover(key: string): Promise<void> {
     const row = this.#machines.records.runOf(key);
-    if (row) await giveBack(this.#machines, row, { reason: "agent-lost", at: Date.now() });
+    if (row) await giveBack(this.#machines, row, { ...endingOf(row), at: Date.now() });
   }
 
   #makeRun(started: StartedRun): Run {
@@ -340,10 +350,11 @@ export class Sandboxes {
     const { records, log } = this.#machines;
     const key = run.row.sandboxKey;
     run.stopping = true;
-    records.setRunState(run.row.id, "stopping");
+    const ending = { reason, ...(detail !== undefined && { detail }) };
+    records.setStopping(run.row.id, ending);
     const done = (async () => {
       if (signal !== "SIGKILL") await this.#letProcessesEnd(run, signal);
-      const end: RunEnd = { reason, at: Date.now(), ...(detail !== undefined && { detail }) };
+      const end: RunEnd = { ...ending, at: Date.now() };
       try {
         await giveBack(this.#machines, run.row, end);
       } catch (error) {
@@ -395,9 +406,21 @@ export class Sandboxes {
     return describeSandbox(this.#machines, record, live?.state, live?.state === "running" ? live.run : undefined);
   }
 
-  #journal(record: SandboxRecord, type: string, data: Record<string, unknown>): void {
-    this.#machines.journal.append({ time: Date.now(), sandboxKey: record.key, run: record.runNumber, type, data });
+  #journalFailure(key: string, error: Error): void {
+    const record = this.#machines.records.findByKey(key);
+    if (!record) return;
+    const last = this.#failures.get(key);
+    if (last?.words === error.message && performance.now() < last.toldMs + sameFailureMs) return;
+    this.#failures.set(key, { words: error.message, toldMs: performance.now() });
+    const told = SandboxError.is(error)
+      ? error
+      : new SandboxError("INTERNAL_ERROR", `Cannot start sandbox "${record.name}": ${error.message}`);
+    this.#machines.journal.write({ ...lineOf(record), type: "start.failed", data: { error: told.toJSON() } });
   }
+}
+
+function lineOf({ key, runNumber }: SandboxRecord): Pick<JournalLine, "time" | "sandboxKey" | "run"> {
+  return { time: Date.now(), sandboxKey: key, run: runNumber };
 }
 
 /** Waits for work that goes on when the waiter leaves. */

@@ -74,9 +74,15 @@ async function take(machines: Machines, sandbox: Occupant, row: RunRecord, signa
   await runtime.start(row.id, process);
   const link = new Link(paths.link);
   await greet(link, process, signal);
-  records.setRunState(row.id, "running");
+  if (row.warm) records.setRunning(row.id);
+  else tellStart(machines, row, () => records.setRunning(row.id));
   row.state = "running";
   return { row, link };
+}
+
+/** From this change of its row on, the run is its sandbox's, and awake. */
+export function tellStart({ journal }: Machines, { sandboxKey, number }: RunRecord, change: () => void): void {
+  journal.write({ time: Date.now(), sandboxKey, run: number, type: "run.start", data: { run: number } }, change);
 }
 
 /** What the runtime makes of all this: whatever a run cannot be given later stands here. */
