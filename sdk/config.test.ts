@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { configOf, requireSupported } from "./config.ts";
+import { configOf, hasCallbacks, requireSupported } from "./config.ts";
 import { Sandbox } from "./sandbox.ts";
 import { connect } from "./connection.ts";
 
@@ -60,6 +60,9 @@ test("what this version cannot keep is refused, never passed over", () => {
       onStart() {}
     },
     class extends Sandbox {
+      onStop = () => {};
+    },
+    class extends Sandbox {
       static outbound = () => new Response("no");
     },
     class extends Sandbox {
@@ -67,12 +70,35 @@ test("what this version cannot keep is refused, never passed over", () => {
     },
   ];
   for (const type of refused) {
-    assert.throws(() => requireSupported("box", new type(place)), { code: "NOT_SUPPORTED" }, String(type));
+    assert.throws(() => requireSupported("box", new type(place), false), { code: "NOT_SUPPORTED" }, String(type));
   }
   class Allowed extends Sandbox {
     enableInternet = true;
     interceptHttps = false;
   }
-  requireSupported("box", new Allowed(place));
-  requireSupported("box", new Sandbox(place));
+  requireSupported("box", new Allowed(place), false);
+  requireSupported("box", new Sandbox(place), false);
+});
+
+test("callbacks are refused where nobody calls them, with the remedy", () => {
+  class Told extends Sandbox {
+    onActivityExpired() {}
+  }
+  const box = new Told(place);
+  assert.throws(() => requireSupported("box", box, false), {
+    code: "NOT_SUPPORTED",
+    details: { field: "onActivityExpired" },
+    suggestion: /"atoll run"/,
+  });
+  requireSupported("box", box, true);
+  assert.deepEqual([hasCallbacks(box), hasCallbacks(new Sandbox(place))], [true, false]);
+});
+
+test("the name of a class is told, and is no option and no field", () => {
+  class Named extends Sandbox {
+    className = "not told";
+  }
+  assert.equal(configOf("box", new Named(place), {}), undefined);
+  assert.deepEqual(configOf("box", new Named(place), {}, "Named"), { className: "Named" });
+  assert.throws(() => configOf("box", {}, { className: "Other" } as never), { code: "VALIDATION_FAILED" });
 });

@@ -35,16 +35,26 @@ export type SandboxOptions = {
 /** Options that are ours alone; the others go to the daemon. */
 const local = ["enableDefaultSession", "normalizeId"];
 
-const configured = Object.keys(SandboxConfig.shape);
+/** A class is told by its name, which is no option and no field. */
+const configured = Object.keys(SandboxConfig.shape).filter((name) => name !== "className");
 
 /**
- * What the daemon is told: the fields of a subclass, and above them the options of the call. Undefined where that is
- * nothing. Throws VALIDATION_FAILED for what no sandbox can have, before anything is sent.
+ * What the daemon is told: the fields of a subclass, and above them the options of the call, and the class's name. Undefined
+ * where that is nothing. Throws VALIDATION_FAILED for what no sandbox can have, before anything is sent.
  */
-export function configOf(id: string, fields: object, options: SandboxOptions): SandboxConfig | undefined {
+export function configOf(
+  id: string,
+  fields: object,
+  options: SandboxOptions,
+  className?: string,
+): SandboxConfig | undefined {
   const unknown = Object.keys(options).find((name) => !configured.includes(name) && !local.includes(name));
   if (unknown !== undefined) throw invalid(id, `there is no option ${JSON.stringify(unknown)}`);
-  const said = { ...pick(fields), ...pick(options) };
+  const said: Record<string, unknown> = {
+    ...pick(fields),
+    ...pick(options),
+    ...(className !== undefined && { className }),
+  };
   if (Object.keys(said).length === 0) return undefined;
   if (isObject(said["envVars"])) said["envVars"] = nullForUndefined(said["envVars"]);
   const parsed = SandboxConfig.safeParse(said);
@@ -80,21 +90,41 @@ function wordsOf(error: z.ZodError): string {
 
 /** What a class may say that no daemon does yet. A promise that is not kept is refused, never passed over. */
 const notYetFields = ["allowedHosts", "deniedHosts", "outboundRules"];
-const notYetHooks = ["onStart", "onStop", "onError", "onActivityExpired"];
 const notYetStatics = ["outbound", "outboundByHost", "outboundHandlers"];
 
-/** Throws NOT_SUPPORTED when a class asks for a capability that is not built yet. */
-export function requireSupported(id: string, fields: object): void {
+const callbacks = ["onStart", "onStop", "onError", "onActivityExpired"];
+
+/**
+ * Throws NOT_SUPPORTED when a class asks for what is not built yet, or has callbacks and is not `followed`: nobody would call
+ * them.
+ */
+export function requireSupported(id: string, fields: object, followed: boolean): void {
   const own = fields as Record<string, unknown>;
   const statics = fields.constructor as unknown as Record<string, unknown>;
+  const callback = followed ? undefined : callbacks.find((name) => own[name] !== undefined);
+  if (callback !== undefined) {
+    throw notSupported(
+      id,
+      callback,
+      'Nobody calls it in this program: run the module that exports the class with "atoll run", or give the binding to followLifecycle first',
+    );
+  }
   const asked =
-    [...notYetFields, ...notYetHooks].find((name) => own[name] !== undefined) ??
+    notYetFields.find((name) => own[name] !== undefined) ??
     (own["enableInternet"] === false ? "enableInternet = false" : undefined) ??
     (own["interceptHttps"] === true ? "interceptHttps = true" : undefined) ??
     notYetStatics.filter((name) => statics[name] !== undefined).map((name) => `static ${name}`)[0];
-  if (asked === undefined) return;
-  throw new SandboxError("NOT_SUPPORTED", `Cannot use sandbox ${JSON.stringify(id)}: its class sets ${asked}`, {
-    suggestion: "This version has no outbound policies and no hooks yet: remove it",
-    details: { field: asked },
+  if (asked !== undefined) throw notSupported(id, asked, "This version has no outbound policies yet: remove it");
+}
+
+/** Whether a sandbox wants to be told of its life. */
+export function hasCallbacks(fields: object): boolean {
+  return callbacks.some((name) => (fields as Record<string, unknown>)[name] !== undefined);
+}
+
+function notSupported(id: string, field: string, suggestion: string): SandboxError {
+  return new SandboxError("NOT_SUPPORTED", `Cannot use sandbox ${JSON.stringify(id)}: its class sets ${field}`, {
+    suggestion,
+    details: { field },
   });
 }

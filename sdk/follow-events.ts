@@ -14,11 +14,12 @@ type Following = {
   outage: Outage;
   taken: () => Taken;
   attempt: Attempt;
+  lastId: string | undefined;
   onRestart?: () => void;
 };
 
 /** What has been read of a stream, over all its connections. */
-type Place = { lastId?: string; unnumbered: boolean };
+type Place = { lastId: string | undefined; unnumbered: boolean };
 
 /** The events that end a stream; one that stops before them was cut off. */
 const lastTypes: ReadonlySet<unknown> = new Set(["complete", "caught-up", "error", "stopped"]);
@@ -31,7 +32,7 @@ const drainLimitMs = 1_000;
  * asks again behind the last id. An `error` event is thrown. Leaving the loop closes the connection.
  */
 export async function* followEvents<T>(following: Following): AsyncGenerator<Arrived<T>> {
-  const place: Place = { unnumbered: false };
+  const place: Place = { lastId: following.lastId, unnumbered: false };
   for (;;) {
     const lost = yield* followOnce<T>(following, place);
     if (!lost) return;

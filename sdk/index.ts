@@ -37,6 +37,7 @@ export type {
   StartProcessOptions,
   WaitForPortOptions,
 } from "./process-types.ts";
+export { followLifecycle, type FollowLifecycleOptions } from "./lifecycle.ts";
 export { proxyToSandbox } from "./port-fetch.ts";
 export type { ExposedPortInfo, ExposePortOptions, ExposePortResult } from "./port-types.ts";
 export { getSandbox, Sandbox, type SandboxClass, type SandboxNamespace, type SandboxPlace } from "./sandbox.ts";

@@ -32,13 +32,25 @@ export interface SandboxFields {
   /** NOT_SUPPORTED in this version. */
   deniedHosts?: string[];
 
-  /** NOT_SUPPORTED in this version. */
+  /**
+   * The callbacks are called in the program that follows the class: a module that `atoll run` hosts, or one that calls
+   * `followLifecycle`. Elsewhere a class that has one is refused with NOT_SUPPORTED. `this` is the sandbox; those of one
+   * sandbox come one after another, in the order of what happened. None delays what it tells of.
+   *
+   * The sandbox is awake: made, woken, or given a run that waited for it.
+   */
   onStart?(): void | Promise<void>;
-  /** NOT_SUPPORTED in this version. */
+  /**
+   * It has gone to sleep, ended or was destroyed: a call of `this` wakes it again, or makes it anew. `reason` is the one of
+   * `info().lastEnd`; `exitCode` is 137 where nobody asked for the end ("memory", "agent-lost", "host-restart"), else 0.
+   */
   onStop?(end: { exitCode: number; reason: string }): void | Promise<void>;
-  /** NOT_SUPPORTED in this version. */
+  /** A SandboxError: a start failed, or the run ended though nobody asked, which `onStop` tells next. */
   onError?(error: unknown): void | Promise<void>;
-  /** NOT_SUPPORTED in this version. */
+  /**
+   * It was idle for `sleepAfter`, and sleeps after at most 5 s unless it is used, or `setKeepAlive(true)`, by then. One that
+   * always uses it keeps it awake for ever: `await this.stop()` at the end lets it sleep at once.
+   */
   onActivityExpired?(): void | Promise<void>;
 }
 

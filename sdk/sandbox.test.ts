@@ -108,7 +108,7 @@ test("a namespace's class is made, with its fields read at the first verb", asyn
   assert(box instanceof AgentBox);
   box.sleepAfter = "7m";
   assert.equal(await box.hello(), "hello\n");
-  assert.deepEqual(bodyOf(server.seen[0]), { sleepAfter: "7m" });
+  assert.deepEqual(bodyOf(server.seen[0]), { sleepAfter: "7m", className: "AgentBox" });
   assert.equal(bodyOf(server.seen[1])["session"], null);
 });
 

@@ -1,7 +1,8 @@
 import { SandboxError } from "../protocol/errors.ts";
 import type { GitCheckoutResult } from "../protocol/file.ts";
-import { requireSandboxId } from "../protocol/names.ts";
+import { ClassName, requireSandboxId } from "../protocol/names.ts";
 import type { SandboxInfo } from "../protocol/sandbox.ts";
+import { bindingOf } from "./binding.ts";
 import type { Content } from "./bytes.ts";
 import type { CallOf } from "./call.ts";
 import { configOf, nullForUndefined, requireSupported, type SandboxOptions } from "./config.ts";
@@ -30,7 +31,17 @@ import type { Terminal, TerminalOptions, TerminalViewOptions } from "./terminal.
 import type { CheckChangesOptions, CheckChangesResult, WatchOptions } from "./watch.ts";
 
 /** Where a sandbox is: what `getSandbox` gives to the class it makes. */
-export type SandboxPlace = { connection: Connection; id: string; options: SandboxOptions };
+export type SandboxPlace = {
+  connection: Connection;
+  id: string;
+  options: SandboxOptions;
+  /** The name of its class, which the sandbox's record keeps. */
+  className?: string | undefined;
+  /** Whether its class's callbacks are called. */
+  followed?: boolean;
+  /** True: it is there and has its options, so they are not told. */
+  made?: boolean;
+};
 
 const defaultSession = "default";
 
@@ -45,6 +56,7 @@ class SandboxHandle implements SandboxMethods {
   /** Not for programs: `getSandbox` makes them. A subclass with a constructor of its own passes its arguments on. */
   constructor(place: SandboxPlace, ..._rest: unknown[]) {
     this.#place = place;
+    if (place.made) this.#told = true;
   }
 
   get id(): string {
@@ -287,8 +299,9 @@ class SandboxHandle implements SandboxMethods {
   #ready(): Promise<void> | undefined {
     if (this.#told === true) return undefined;
     if (this.#told) return this.#told;
-    requireSupported(this.id, this);
-    const body = configOf(this.id, this, this.#place.options);
+    const { options, className, followed = false } = this.#place;
+    requireSupported(this.id, this, followed);
+    const body = configOf(this.id, this, options, className);
     if (!body) {
       this.#told = true;
       return undefined;
@@ -317,8 +330,9 @@ class SandboxHandle implements SandboxMethods {
 
   /** A verb that must not make the sandbox by telling its options. */
   async #record<V extends "stop" | "destroy" | "info">(verb: V, call: Omit<CallOf<V>, "params">) {
-    requireSupported(this.id, this);
-    const { transport } = this.#place.connection;
+    const { connection, followed = false } = this.#place;
+    requireSupported(this.id, this, followed);
+    const { transport } = connection;
     return transport.json(verb, { params: { sandbox: this.id }, ...call } as unknown as CallOf<V>);
   }
 }
@@ -353,12 +367,23 @@ export function getSandbox(...call: unknown[]): Sandbox {
     string,
     SandboxOptions?,
   ];
-  const { connection, sandboxClass } =
-    namespace && "sandboxClass" in namespace
-      ? namespace
-      : { connection: namespace ?? defaultConnection(), sandboxClass: Sandbox };
   if (typeof id !== "string") throw new SandboxError("INVALID_SANDBOX_ID", "Cannot get a sandbox: its id is no text");
-  const sandbox = new sandboxClass({ connection, id, options });
+  if (!namespace || !("sandboxClass" in namespace)) {
+    return make(Sandbox, { connection: namespace ?? defaultConnection(), id, options });
+  }
+  const { connection, sandboxClass } = namespace;
+  const binding = bindingOf(namespace);
+  const className = binding ?? (sandboxClass === Sandbox ? undefined : nameOf(sandboxClass));
+  return make(sandboxClass, { connection, id, options, className, followed: binding !== undefined });
+}
+
+function make(sandboxClass: SandboxClass, place: SandboxPlace): Sandbox {
+  const sandbox = new sandboxClass(place);
   void sandbox.id; // an illegal one is refused here rather than at the first verb
   return sandbox;
+}
+
+/** Of a class that no app has bound: told where it can be. */
+function nameOf({ name }: SandboxClass): string | undefined {
+  return ClassName.safeParse(name).data;
 }

@@ -12,6 +12,8 @@ import type { Send } from "./send.ts";
 
 export type EventOptions = {
   signal?: AbortSignal | undefined;
+  /** Id of an earlier stream's last event: this one goes on behind it. */
+  lastId?: string | undefined;
   /** Called when a stream begins anew after events without ids had come: they will come again. */
   onRestart?: () => void;
 };
@@ -95,6 +97,7 @@ export function createTransport(find: () => Promise<Endpoint>, patience: Patienc
         outage: newOutage(),
         taken: () => take(options.signal),
         attempt: (controller, headers) => attempt(prepared, controller, headers),
+        lastId: options.lastId,
         ...(options.onRestart && { onRestart: options.onRestart }),
       });
     },
