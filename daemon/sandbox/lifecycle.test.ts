@@ -71,10 +71,10 @@ test("a thousand lines are read a page at a time, as the follower reads", async 
   const first = await next(events);
   db.exec(`DELETE FROM journal WHERE seq > ${Number(first.id) + 300}`); // not read yet, so not seen
   const runs = [first.event.run];
-  for (let read = 1; read < 150; read++) runs.push((await next(events)).event.run);
+  for (let read = 1; read < 151; read++) runs.push((await next(events)).event.run);
   assert.deepEqual(
     runs,
-    Array.from({ length: 150 }, (_, n) => 2 * n + 1),
+    Array.from({ length: 151 }, (_, n) => 2 * n + 1),
   );
   const waiting = next(events);
   start(a.key, 1_000);
