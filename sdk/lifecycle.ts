@@ -13,6 +13,8 @@ export type FollowLifecycleOptions = {
   signal: AbortSignal;
   /** Told what a callback threw, and when the daemon could not be followed; `where` is for people. */
   onCallbackError: (error: unknown, where: string) => void;
+  /** Given each callback that begins, for a program that lets them end before it does. */
+  waitUntil?: (callback: Promise<void>) => void;
 };
 
 /** Callbacks under way or waiting for their turn; what happens beyond them stays with the daemon. */
@@ -39,7 +41,7 @@ const lastPauseMs = 30_000;
 export async function followLifecycle(options: FollowLifecycleOptions): Promise<void> {
   const { bindings, signal } = options;
   for (const [name, namespace] of Object.entries(bindings)) bind(namespace, name);
-  const wanted = Object.entries(bindings).filter(([, namespace]) => hasCallbacks(getSandbox(namespace, "any")));
+  const wanted = Object.entries(bindings).filter(([, namespace]) => wantsToKnow(namespace));
   const turns = new Turns(pendingLimit);
   await Promise.all(
     [...new Set(wanted.map(([, { connection }]) => connection))].map((connection) => {
@@ -52,6 +54,15 @@ export async function followLifecycle(options: FollowLifecycleOptions): Promise<
       return follow(connection, [...classes.keys()], onEvent, options);
     }),
   );
+}
+
+function wantsToKnow(namespace: SandboxNamespace): boolean {
+  if (hasCallbacks(namespace.sandboxClass.prototype as object)) return true;
+  try {
+    return hasCallbacks(getSandbox(namespace, "any")); // a callback may be a field
+  } catch {
+    return true; // of what cannot be made without its real id nobody knows; whoever makes one is told why
+  }
 }
 
 /** An event about a sandbox. */
@@ -99,15 +110,13 @@ function follow(
 /** The callbacks of the classes of one connection. */
 class Callbacks {
   readonly #classes: ReadonlyMap<string, SandboxNamespace>;
-  readonly #signal: AbortSignal;
-  readonly #onError: FollowLifecycleOptions["onCallbackError"];
+  readonly #options: FollowLifecycleOptions;
   /** By class and id, the longest unused first. */
   readonly #kept = new Map<string, Sandbox>();
 
-  constructor(classes: ReadonlyMap<string, SandboxNamespace>, { signal, onCallbackError }: FollowLifecycleOptions) {
+  constructor(classes: ReadonlyMap<string, SandboxNamespace>, options: FollowLifecycleOptions) {
     this.#classes = classes;
-    this.#signal = signal;
-    this.#onError = onCallbackError;
+    this.#options = options;
   }
 
   /** Calls what the event is for, and waits for it. */
@@ -128,11 +137,13 @@ class Callbacks {
   }
 
   async #guard(event: Told, name: string, callback: (sandbox: Sandbox) => void | Promise<void>): Promise<void> {
+    const { signal, onCallbackError, waitUntil } = this.#options;
     try {
       const work = (async () => callback(this.#sandboxOf(event)))();
-      await within(callbackLimitMs, work, this.#signal);
+      waitUntil?.(work);
+      await within(callbackLimitMs, work, signal);
     } catch (error) {
-      this.#onError(error, `${name} of sandbox "${event.sandbox}" (${event.className})`);
+      onCallbackError(error, `${name} of sandbox "${event.sandbox}" (${event.className})`);
     }
   }
 
@@ -154,18 +165,17 @@ class Callbacks {
   }
 }
 
-/** Ends as the work does; at the latest after `ms`, when this throws, or when the signal aborts. */
+/** Settles as the work does, or rejects after `ms`. When the signal has aborted nobody counts, so that no timer holds a program that ends. */
 function within(ms: number, work: Promise<void>, signal: AbortSignal): Promise<void> {
-  const over = new AbortController();
-  const late = async () => {
-    await pause(ms, over.signal);
-    if (!over.signal.aborted) throw new Error(`it has not ended within ${ms / 60_000} minutes: the next one begins`);
-  };
-  const end = () => over.abort();
-  signal.addEventListener("abort", end, { once: true });
-  return Promise.race([work, late()]).finally(() => {
-    signal.removeEventListener("abort", end);
-    end();
+  return new Promise((resolve, reject) => {
+    const late = () => reject(new Error(`it has not ended within ${ms / 60_000} minutes: the next one begins`));
+    const timer = setTimeout(late, ms);
+    const stop = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", stop);
+    };
+    signal.addEventListener("abort", stop);
+    void work.then(resolve, reject).finally(stop);
   });
 }
 

@@ -1,4 +1,5 @@
 import { defaultConnection } from "../../sdk/connection.ts";
+import { followLifecycle } from "../../sdk/lifecycle.ts";
 import { Sandbox } from "../../sdk/sandbox.ts";
 import { sendKey } from "../../sdk/send.ts";
 import { exitCodeOf } from "../exit-code.ts";
@@ -18,11 +19,18 @@ import { Work } from "./work.ts";
 export async function host(app: AppModule, options: AppOptions): Promise<number> {
   installWebSockets();
   Object.defineProperty(globalThis, sendKey, { value: send });
-  const env = environmentFor(app);
+  const bindings = bindingsOf(app.named, Sandbox, defaultConnection());
+  const env = environmentFor(app, bindings);
   const work = new Work();
   const ending = new AbortController();
   const server = makeServer({ fetch: (request, ctx) => app.fetch(request, env, ctx), work, ending: ending.signal });
   try {
+    await followLifecycle({
+      bindings,
+      signal: ending.signal,
+      onCallbackError: (error, where) => tellTrouble(where, error),
+      waitUntil: (callback) => work.add(callback),
+    });
     const url = await listen(server, options);
     if (options.json) print(JSON.stringify({ url }));
     else process.stderr.write(`serving on ${url}\n`);
@@ -37,8 +45,7 @@ export async function host(app: AppModule, options: AppOptions): Promise<number>
 }
 
 /** The app's bindings and, behind them, its environment without what opens the daemon: env is easily passed on or shown. */
-function environmentFor({ named }: AppModule): object {
-  const bindings = bindingsOf(named, Sandbox, defaultConnection());
+function environmentFor({ named }: AppModule, bindings: object): object {
   for (const name of strangeClasses(named, bindings)) {
     process.stderr.write(`the export "${name}" is no class of sandboxes: env has no binding of this name\n`);
   }

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import { SignalResult } from "../../protocol/agent.ts";
 import { requireSandboxId } from "../../protocol/names.ts";
 import type { SandboxConfig } from "../../protocol/options.ts";
@@ -134,6 +135,7 @@ export class Sandboxes {
   change(name: string, apply: (current: StoredConfig) => StoredConfig): SandboxRecord {
     const record = this.require(name);
     const config = apply(record.config);
+    if (isDeepStrictEqual(config, record.config)) return record; // an app tells its class's options with each request
     this.#machines.records.setConfig(record.key, config);
     return { ...record, config };
   }

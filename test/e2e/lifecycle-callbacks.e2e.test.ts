@@ -15,6 +15,7 @@ import {
   SandboxError,
   type SandboxNamespace,
 } from "../../sdk/index.ts";
+import { App } from "../support/app.ts";
 import { TestDaemon } from "../support/daemon.ts";
 import { Relay } from "../support/relay.ts";
 import { runProgram } from "../support/program.ts";
@@ -296,10 +297,10 @@ test("a sandbox that is due to sleep is told, and sleeps unless it is used", asy
   assert.deepEqual(about(story, "kept"), ["kept start", "kept expired"]);
 });
 
-test("forty sandboxes at once are told each its own story", async () => {
+test("a hundred sandboxes at once are told each its own story", async () => {
   const story: Story = [];
   using env = await app({ Many: telling(story) });
-  const ids = Array.from({ length: 40 }, (_, n) => `many-${n}`);
+  const ids = Array.from({ length: 100 }, (_, n) => `many-${n}`);
   await Promise.all(
     ids.map(async (id) => {
       const box = getSandbox(env.Many, id, { instance: "lite" });
@@ -373,6 +374,34 @@ test("a follower that stops reading costs the daemon nothing, keeps nobody awake
     ["activityExpired", "stop"],
   );
   await reader.cancel();
+});
+
+test("an app's classes are told by atoll run, under the names by which they are exported", async () => {
+  const program = join(house, "test/fixtures/programs/callbacks.ts");
+  await using first = await App.start(daemon, program);
+  const story = async (app: App) => (await (await app.fetch("/story")).json()) as string[];
+  await first.text("/use?id=hosted");
+  await until("its start is told", async () => (await story(first)).length === 1);
+  assert.equal((await getSandbox(connection, "hosted").info()).className, "Agent");
+  await first.text("/use?id=careless");
+  await until("the other's start is told", async () => (await story(first)).length === 2);
+  await first.text("/stop?id=careless");
+  await until("the error is told", () => first.stderr.includes("what a callback throws"));
+  assert.match(first.stderr, /Error in onStop of sandbox "careless" \(Agent\):.*\n.*callbacks\.ts:14/);
+  // started again it is told of what it made before
+  await first[Symbol.asyncDispose]();
+  await using second = await App.start(daemon, program);
+  await getSandbox(connection, "hosted").stop();
+  await until("its end is told", async () => (await story(second)).length === 1);
+  assert.deepEqual(await story(second), ["hosted stop 0 asked"]);
+  // a callback under way is waited for
+  await second.text("/use?id=slow");
+  await until("the start is told", async () => (await story(second)).length === 2);
+  await second.text("/stop?id=slow");
+  await until("the end is told", async () => (await story(second)).length === 3);
+  second.kill("SIGTERM");
+  assert.deepEqual(await second.ended(), { code: 0, signal: null });
+  assert.match(second.stderr, /the slow callback has ended/);
 });
 
 test("the page's program runs as it stands there", async () => {
