@@ -10,6 +10,7 @@ const idleConnections = 64;
 
 /** Whoever has a connection for one request: what happens on it. */
 export type InnerUser = {
+  /** The chunk is valid until this returns. */
   onData(chunk: Buffer): void;
   /** The server sends no more. */
   onEnd(): void;
@@ -30,7 +31,7 @@ export class InnerConnection {
   constructor(socket: Socket, idle: InnerConnection[]) {
     this.socket = socket;
     this.#idle = idle;
-    socket.on("data", this.#onData).on("end", this.#onEnd).on("drain", this.#onDrain);
+    socket.on("data", this.hear).on("end", this.#onEnd).on("drain", this.#onDrain);
     socket.on("error", this.#onError).on("close", this.#onClose);
     socket.setTimeout(idleMs, this.#onTimeout);
   }
@@ -69,11 +70,12 @@ export class InnerConnection {
   detach(): Socket {
     this.#user = undefined;
     this.socket.setTimeout(0, this.#onTimeout);
-    this.socket.off("data", this.#onData).off("end", this.#onEnd).off("drain", this.#onDrain);
+    this.socket.off("data", this.hear).off("end", this.#onEnd).off("drain", this.#onDrain);
     return this.socket.off("error", this.#onError).off("close", this.#onClose).pause();
   }
 
-  readonly #onData = (chunk: Buffer) => {
+  /** What the socket has read. */
+  readonly hear = (chunk: Buffer) => {
     if (this.#user) this.#user.onData(chunk);
     else this.socket.destroy(); // it speaks unasked: the next request would be answered with that
   };
@@ -104,9 +106,17 @@ export function takeIdle(run: Run, port: number): InnerConnection | undefined {
   }
 }
 
-/** A new connection. Throws as connectToPort. */
-export async function connectInner(run: Run, port: number, signal: AbortSignal): Promise<InnerConnection> {
-  return new InnerConnection(await connectToPort(run, port, signal), idleOf(run, port));
+/** A new connection; `toDetach`: for another protocol. Throws as connectToPort. */
+export async function connectInner(
+  run: Run,
+  port: number,
+  signal: AbortSignal,
+  toDetach: boolean,
+): Promise<InnerConnection> {
+  // nothing is read before the turn in which the socket is made has ended
+  const onRead = toDetach ? undefined : (chunk: Buffer) => connection.hear(chunk);
+  const connection = new InnerConnection(await connectToPort(run, port, signal, onRead), idleOf(run, port));
+  return connection;
 }
 
 function idleOf(run: Run, port: number): InnerConnection[] {

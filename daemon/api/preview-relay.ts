@@ -10,6 +10,9 @@ import { toInner, toVisitor, type Visitor } from "./preview-headers.ts";
 /** A visitor who still sends when the answer is complete is listened to for so long, so that the answer is not lost with a reset. */
 const lingerMs = 2_000;
 
+/** With its head it is no more than Node writes without a buffer of its own (16 KiB). */
+const smallBytes = 8 * 1024;
+
 /** One request on its way to a port of a run. */
 export type Passage = {
   run: Run;
@@ -47,7 +50,7 @@ export async function relay(
   for (;;) {
     // what must not be asked twice has a connection of its own: an idle one may be closed just when it is to be used
     const idle = isSafe && upgrade === undefined ? takeIdle(run, port) : undefined;
-    const connection = idle ?? (await connectInner(run, port, within()));
+    const connection = idle ?? (await connectInner(run, port, within(), upgrade !== undefined));
     try {
       return await new Exchange({ request, response, passage, connection, head, hasBody, upgrade }).done;
     } catch (error) {
@@ -154,7 +157,7 @@ class Exchange implements InnerUser {
   }
 
   #write(part: Buffer): void {
-    if (this.#response.write(part) || this.#isOver) return;
+    if (this.#response.write(Buffer.from(part)) || this.#isOver) return;
     const { socket } = this.#connection;
     if (socket.isPaused()) return;
     socket.pause();
@@ -168,8 +171,12 @@ class Exchange implements InnerUser {
     this.#upload?.stop();
     if (isSent && this.#reader.keepsAlive) this.#connection.giveBack();
     else this.#connection.destroy();
-    for (const part of parts.slice(0, -1)) this.#response.write(part);
-    this.#response.end(parts.at(-1));
+    for (let at = 0; at < parts.length - 1; at++) this.#response.write(Buffer.from(parts[at]!));
+    const last = parts.at(-1);
+    if (last === undefined) this.#response.end();
+    // as text it is joined with the head, and is one piece for the kernel
+    else if (last.length <= smallBytes) this.#response.end(last.toString("latin1"), "latin1");
+    else this.#response.end(Buffer.from(last));
     if (!this.#request.complete) linger(this.#request);
   }
 

@@ -52,6 +52,15 @@ test("it is the namespace's loopback, never the host's", async () => {
   assert.equal(await heard("::1", port), "inside ::1");
 });
 
+test("who wants to read at once is given each piece, and the end as ever", async () => {
+  const port = await listens("127.0.0.1", true);
+  const pieces: string[] = [];
+  const socket = connectInNetns(path, "127.0.0.1", port, (chunk) => pieces.push(chunk.toString()));
+  socket?.on("data", () => pieces.push("twice"));
+  await once(socket!, "end");
+  assert.equal(pieces.join(""), "inside 127.0.0.1");
+});
+
 test("who takes no more callers, and a namespace that has gone, keep nobody waiting and leave nothing open", async () => {
   const open = () => readdirSync("/proc/self/fd").length;
   const before = open();

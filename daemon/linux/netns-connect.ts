@@ -1,5 +1,5 @@
 import { closeSync } from "node:fs";
-import { Socket } from "node:net";
+import { type OnReadOpts, Socket } from "node:net";
 import koffi from "koffi";
 import { inNamespace } from "./namespace.ts";
 import { libc } from "./libc.ts";
@@ -7,12 +7,20 @@ import { libc } from "./libc.ts";
 /** Also what the kernel may keep of a connection for a peer that does not read. More makes nothing faster on a loopback. */
 const bufferBytes = 256 * 1024;
 
+/** What all connections with an `onRead` read into: a buffer for each piece would be most of what a small answer costs. */
+const readBuffer = Buffer.allocUnsafeSlow(64 * 1024);
+
 /**
  * A TCP connection to a port of the loopback in a network namespace, which is not left for it: only the socket is born there.
  * Undefined when it is not had at once, because nobody listens, whoever listens takes no more callers, or the namespace has
- * gone.
+ * gone. With `onRead` what is read is given to that instead of "data"; the chunk is valid until it returns.
  */
-export function connectInNetns(netnsPath: string, address: "127.0.0.1" | "::1", port: number): Socket | undefined {
+export function connectInNetns(
+  netnsPath: string,
+  address: "127.0.0.1" | "::1",
+  port: number,
+  onRead?: (chunk: Buffer) => void,
+): Socket | undefined {
   const ipv6 = address === "::1";
   const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
   let fd: number;
@@ -26,12 +34,22 @@ export function connectInNetns(netnsPath: string, address: "127.0.0.1" | "::1", 
     const size = Buffer.alloc(4);
     size.writeInt32LE(bufferBytes);
     for (const name of [SO_SNDBUF, SO_RCVBUF]) calls.setsockopt(fd, SOL_SOCKET, name, size, size.length);
-    if (connects(fd, ipv6 ? inet6(port) : inet(port))) return new Socket({ fd }).setNoDelay(true);
+    if (connects(fd, ipv6 ? inet6(port) : inet(port))) {
+      return new Socket({ fd, ...(onRead && { onread: intoReadBuffer(onRead) }) }).setNoDelay(true);
+    }
   } catch {
     // no descriptor is to be had for it: the other way says so
   }
   closeSync(fd);
   return undefined;
+}
+
+function intoReadBuffer(onRead: (chunk: Buffer) => void): OnReadOpts {
+  const callback = (bytes: number) => {
+    onRead(readBuffer.subarray(0, bytes));
+    return true;
+  };
+  return { buffer: readBuffer, callback };
 }
 
 /**

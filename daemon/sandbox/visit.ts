@@ -11,12 +11,17 @@ const settleMs = 30_000;
 /**
  * A connection to a port of the run, which ends with it. Just after the run began its services may not listen yet: they are
  * waited for as long as the signal allows. Throws SERVICE_NOT_RESPONDING with what is listening, else what the link or the
- * signal says.
+ * signal says. With `onRead` what is read may be given to that instead of "data"; the chunk is valid until it returns.
  */
-export async function connectToPort(run: Run, port: number, signal: AbortSignal): Promise<Socket> {
+export async function connectToPort(
+  run: Run,
+  port: number,
+  signal: AbortSignal,
+  onRead?: (chunk: Buffer) => void,
+): Promise<Socket> {
   for (let waitMs = 10; ; waitMs = Math.min(waitMs * 1.5, 250)) {
     signal.throwIfAborted();
-    const near = connectToLoopback(run, port);
+    const near = connectToLoopback(run, port, onRead);
     if (near) return near;
     try {
       return await dial(run.link, port, signal);
@@ -32,11 +37,11 @@ export async function connectToPort(run: Run, port: number, signal: AbortSignal)
  * The agent knows the rest, and the words for what is not there. Under a runtime that has a loopback of its own nobody
  * listens on this one.
  */
-function connectToLoopback(run: Run, port: number): Socket | undefined {
+function connectToLoopback(run: Run, port: number, onRead?: (chunk: Buffer) => void): Socket | undefined {
   // once the run ends, its namespace may be another's
   if (run.stopping || !run.slot) return undefined;
   const { netnsPath } = run.slot;
-  const socket = connectInNetns(netnsPath, "127.0.0.1", port) ?? connectInNetns(netnsPath, "::1", port);
+  const socket = connectInNetns(netnsPath, "127.0.0.1", port, onRead) ?? connectInNetns(netnsPath, "::1", port, onRead);
   if (socket) run.keep(socket);
   return socket;
 }

@@ -138,6 +138,21 @@ test("headers without an end are refused on both sides, very many of them are no
   assert.equal(answer.match(/^X-\d+: 1\r$/gm)?.length, 5_000);
 });
 
+test("answers that come at the same time are not mixed, nor those of visitors who read slowly", async () => {
+  const bytes = 8 << 20;
+  const visit = async (letter: string, isSlow: boolean) => {
+    const response = await fetch(`${url}/source?bytes=${bytes}&of=${letter}`);
+    let read = 0;
+    for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
+      read += chunk.length;
+      assert(Buffer.from(chunk).equals(Buffer.alloc(chunk.length, letter)), letter);
+      if (isSlow) assert.equal((await fetch(`${url}/whoami`)).status, 200);
+    }
+    assert.equal(read, bytes);
+  };
+  await Promise.all([..."abcdefgh"].map((letter, at) => visit(letter, at < 2)));
+});
+
 test("a server that breaks off is a 502 before it has begun, and no whole answer after", async () => {
   assert.equal((await fetch(`${url}/reset`)).status, 502);
   assert.equal((await fetch(`${url}/reset`, { method: "POST", body: "x" })).status, 502);
