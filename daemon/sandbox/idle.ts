@@ -31,9 +31,7 @@ export async function watchIdle(machines: Machines, sandboxes: Sandboxes, signal
       else if (maxLifetimeMs !== null && run.activity.ageMs > maxLifetimeMs) {
         sleep(machines, sandboxes.sleep(run, "lifetime"));
       } else if (!keepAlive && idleMs > sleepAfterMs) {
-        const graceMs = graceLeftMs(machines, record, run);
-        if (graceMs === 0) sleep(machines, sandboxes.sleep(run, "idle"));
-        else waitMs = Math.max(oftenMs, Math.min(waitMs, graceMs));
+        if (graceLeftMs(machines, record, run) === 0) sleep(machines, sandboxes.sleep(run, "idle"));
       } else if (now - Math.round(idleMs) > record.lastActive + 60_000) {
         machines.records.setLastActive(record.key, now - Math.round(idleMs));
       }

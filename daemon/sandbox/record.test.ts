@@ -4,7 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { openState } from "../state.ts";
+import { bootId } from "../linux/process.ts";
 import { newConfig } from "./config.ts";
+import { endingOf } from "./give-back.ts";
 import { Journal } from "./journal.ts";
 import { PortTable } from "./port-table.ts";
 import { Records } from "./record.ts";
@@ -181,4 +183,18 @@ test("journal lines are written together, in order, and numbered", async (contex
     rows().map((row) => ({ ...row })),
     [1, 2].map((seq) => ({ seq, time: seq, type: "process", data: '{"exitCode":0}' })),
   );
+});
+
+test("why a run is ending is known to the next daemon; what is found over otherwise is explained by its row", async (context) => {
+  const { records, again } = await open(context);
+  const { key } = records.add(sandbox, 100);
+  const run = records.beginRun(key, bootId(), 200);
+  assert.deepEqual(endingOf(run), { reason: "start-failed" });
+  records.setRunning(run.id);
+  const [running] = records.runs();
+  assert.deepEqual(running && endingOf(running), { reason: "agent-lost" });
+  assert.deepEqual(running && endingOf({ ...running, bootId: "another" }), { reason: "host-restart" });
+  records.setStopping(run.id, { reason: "memory", detail: "too much" });
+  const [stopping] = again().runs();
+  assert.deepEqual(stopping && endingOf(stopping), { reason: "memory", detail: "too much" });
 });

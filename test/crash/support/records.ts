@@ -12,6 +12,7 @@ export type Rows = {
   runs: {
     id: string;
     sandbox_key: string;
+    number: number;
     state: string;
     slot: number | null;
     pid: number | null;
@@ -19,6 +20,8 @@ export type Rows = {
   }[];
   /** Numbers of the journal's lines, of how many there ever were. */
   journal: { lines: number; last: number };
+  /** The starts and ends that the journal tells, in its order; no run was made for a start that failed. */
+  lives: { sandbox_key: string; run: number; type: "run.start" | "run.end" }[];
 };
 
 /** What the records say now, read beside the daemon. */
@@ -28,8 +31,12 @@ export function readRows(dataDir: string): Rows {
     const all = (sql: string) => db.prepare(sql).all() as never;
     return {
       sandboxes: all("SELECT name, key FROM sandboxes ORDER BY name"),
-      runs: all("SELECT id, sandbox_key, state, slot, pid, warm FROM runs"),
+      runs: all("SELECT id, sandbox_key, number, state, slot, pid, warm FROM runs"),
       journal: db.prepare("SELECT count(*) AS lines, coalesce(max(seq), 0) AS last FROM journal").get() as never,
+      lives: all(
+        `SELECT sandbox_key, run, type FROM journal WHERE type IN ('run.start', 'run.end')
+         AND coalesce(data ->> 'reason', '') <> 'start-failed' ORDER BY seq`,
+      ),
     };
   } finally {
     db.close();
@@ -54,7 +61,8 @@ export async function assertHostIsAsRecorded(daemon: SteppedDaemon): Promise<voi
 }
 
 async function compare({ dataDir, pid }: SteppedDaemon): Promise<string[]> {
-  const { sandboxes, runs } = readRows(dataDir);
+  const rows = readRows(dataDir);
+  const { sandboxes, runs } = rows;
   const { tag, things } = await snapshotHost(dataDir);
   const runDir = `/run/atoll/${tag}`;
   const keys = [...things.keys()];
@@ -70,6 +78,7 @@ async function compare({ dataDir, pid }: SteppedDaemon): Promise<string[]> {
   const known = new Set([...sandboxes.map(({ key }) => key), ...waiting]);
   return [
     ...runs.filter(({ state }) => state !== "running").map(({ id, state }) => `the run ${id} is ${state}`),
+    ...untrueLives(rows),
     ...differ("mount", mounts, [
       ...live.flatMap((id) => [`${runDir}/${id}/root`, `${runDir}/${id}/link`]),
       `${dataDir}/pool`,
@@ -111,6 +120,21 @@ const dataEntries = new Set([
   ...["connection.json", "daemon.lock", "gateway", "pool", "pool.btrfs", "pool.lock"],
   ...["state.db", "state.db-shm", "state.db-wal"],
 ]);
+
+/** Each start and each end is told once, the end after the start, and what is not ended runs. */
+function untrueLives({ lives, runs }: Rows): string[] {
+  const open = new Set<string>();
+  const wrong = lives.flatMap(({ sandbox_key: key, run, type }) => {
+    const life = `${key}'s run ${run}`;
+    const isStart = type === "run.start";
+    if (open.has(life) === isStart) return [`the journal's ${type} of ${life} comes ${isStart ? "twice" : "alone"}`];
+    if (isStart) open.add(life);
+    else open.delete(life);
+    return [];
+  });
+  const running = runs.filter(({ warm }) => warm === null).map((row) => `${row.sandbox_key}'s run ${row.number}`);
+  return [...wrong, ...differ("life in the journal", [...open], running)];
+}
 
 function differ(what: string, found: string[], wanted: string[]): string[] {
   const missing = wanted.filter((name) => !found.includes(name)).map((name) => `no ${what} ${name}`);
