@@ -480,7 +480,7 @@ test("the command line lists processes and prints what they printed", async () =
     processId: "web",
   });
   await server.waitForLog("err");
-  assert.match((await atoll("ps", "shown")).stdout, /^ID .*\nweb +\d+ +running +0 s ago +echo one; echo two/);
+  assert.match((await atoll("ps", "shown")).stdout, /^ID .*\nweb +\d+ +running +\d+ s ago +echo one; echo two/);
   const [listed] = JSON.parse((await atoll("ps", "shown", "--json")).stdout) as Process[];
   assert.deepEqual([listed?.id, listed?.status], ["web", "running"]);
   const { stdout, stderr } = await atoll("logs", "shown", "web");
