@@ -5,6 +5,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { afterMain } from "./app/after-main.ts";
 import { appOf } from "./app/module.ts";
 import { takeAppOptions } from "./app/options.ts";
+import { tellWatcher } from "./app/watched.ts";
 import { useCompileCache } from "./compile-cache.ts";
 
 // Loaded before a user's program (node --import): lets Node run all TypeScript, wherever it lies, not only what can be
@@ -46,6 +47,7 @@ for (const extension of [".ts", ".cts", ".mts"]) {
 
 const options = takeAppOptions();
 if (options) {
+  if (options.isWatched) tellWatcher(isOwn);
   afterMain((exports) => {
     const app = appOf(exports);
     // Only then is the rest loaded: a plain program starts as fast as without.
@@ -56,8 +58,11 @@ if (options) {
 /** Our own files are written so that Node runs them by itself, which is quicker; it refuses below node_modules. */
 function isTheirs(url: string): boolean {
   if (!url.startsWith("file:") || !typescript.test(new URL(url).pathname)) return false;
-  const isOwn = ["sdk/", "protocol/", "cli/"].some((part) => url.startsWith(house + part));
-  return !isOwn || url.includes("/node_modules/");
+  return !isOwn(url) || url.includes("/node_modules/");
+}
+
+function isOwn(url: string): boolean {
+  return ["sdk/", "protocol/", "cli/"].some((part) => url.startsWith(house + part));
 }
 
 /** TypeScript users write "./b.js" or "./b" for b.ts, because their compiler wants it so. */

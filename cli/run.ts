@@ -9,7 +9,7 @@ import { startDetached } from "./detach.ts";
 import { note } from "./output.ts";
 import type { Call, Run } from "./table.ts";
 
-/** Becomes the program: it has our standard streams, gets our signals, and its exit code is ours, because it is us. */
+/** Becomes the program, unless it is watched: it has our standard streams, gets our signals, and its exit code is ours, because it is us. */
 export const run: Run<"run"> = async (call) => {
   const [name = ""] = call.arguments;
   const program = resolve(name);
@@ -20,17 +20,22 @@ export const run: Run<"run"> = async (call) => {
   const env = { ...process.env, ...(await addressOf(call)), ...appEnvironment(options) };
   const load = new URL("./load.ts", import.meta.url).href;
   const words = ["--enable-source-maps", "--import", load, program, ...call.rest];
+  if (options.isWatched) {
+    const { runWatched } = await import("./app/run-watched.ts");
+    return runWatched(words, env, options);
+  }
   // Node 24 marks it experimental; a child in between would have to guess which signals the terminal sent to both.
   process.execve!(process.execPath, [process.execPath, ...words], env);
   throw new Error(`Cannot run "${name}": Node came back from execve`);
 };
 
-function appOptionsOf({ values: { port = "8787", ip = "127.0.0.1", json = false } }: Call<"run">): AppOptions {
+function appOptionsOf({ values }: Call<"run">): AppOptions {
+  const { port = "8787", ip = "127.0.0.1", json = false, watch = false } = values;
   if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535) {
     throw new UsageError(`Cannot use --port ${JSON.stringify(port)}: it is no number from 0 to 65535`);
   }
   if (!isIP(ip)) throw new UsageError(`Cannot use --ip ${JSON.stringify(ip)}: it is no IP address`);
-  return { port: Number(port), ip, json };
+  return { port: Number(port), ip, json, isWatched: watch };
 }
 
 async function addressOf({ values }: Call): Promise<Record<string, string>> {

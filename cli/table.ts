@@ -68,12 +68,13 @@ export const verbs = {
     options: {
       port: { value: "PORT", help: "where an app is served; 0 takes a free one; default: 8787" },
       ip: { value: "ADDRESS", help: "the address of this machine at which an app is served; default: 127.0.0.1" },
+      watch: { help: "start the program again whenever a file of its own that it has loaded changes" },
     },
     about:
       "Starts a daemon if none is up. TypeScript runs as it is, and `@atoll/sandbox` can be imported wherever the program " +
       "lies. Arguments behind the program are its own; its exit code is passed on. A program whose default export has a " +
       "fetch function is an app: it is served over HTTP until Ctrl-C; with --json its URL is printed as JSON.",
-    examples: ["atoll run examples/first.ts", "atoll run agent.ts --verbose", "atoll run --port 8080 app.ts"],
+    examples: ["atoll run examples/first.ts", "atoll run agent.ts --verbose", "atoll run --watch --port 8080 app.ts"],
   },
   exec: {
     summary: "Run a command in a sandbox",

@@ -3,16 +3,16 @@ import { followLifecycle } from "../../sdk/lifecycle.ts";
 import { Sandbox } from "../../sdk/sandbox.ts";
 import { sendKey } from "../../sdk/send.ts";
 import { exitCodeOf } from "../exit-code.ts";
-import { print } from "../output.ts";
 import { tell } from "../tell.ts";
-import { endBySignal } from "./end.ts";
-import { listen } from "./listen.ts";
+import { end, onOwnSignal } from "./end.ts";
+import { announce, listen } from "./listen.ts";
 import { type AppModule, bindingsOf, strangeClasses } from "./module.ts";
 import type { AppOptions } from "./options.ts";
 import { send } from "./send.ts";
 import { makeServer } from "./serve.ts";
 import { installWebSockets } from "./switching.ts";
 import { tellTrouble } from "./trouble.ts";
+import { acceptFromWatcher, onWatcherSignal } from "./watched.ts";
 import { Work } from "./work.ts";
 
 /** Serves an app until a signal ends it, and gives the exit code. */
@@ -24,6 +24,10 @@ export async function host(app: AppModule, options: AppOptions): Promise<number>
   const work = new Work();
   const ending = new AbortController();
   const server = makeServer({ fetch: (request, ctx) => app.fetch(request, env, ctx), work, ending: ending.signal });
+  // Like other servers for development: one request's mistake is no reason to refuse all others.
+  process.on("uncaughtException", (error) => tellTrouble("the app", error));
+  process.on("unhandledRejection", (reason) => tellTrouble("a promise that nobody awaits", reason));
+  const ended = end({ server, work, ending, onSignal: options.isWatched ? onWatcherSignal : onOwnSignal });
   try {
     await followLifecycle({
       bindings,
@@ -31,17 +35,13 @@ export async function host(app: AppModule, options: AppOptions): Promise<number>
       onCallbackError: (error, where) => tellTrouble(where, error),
       waitUntil: (callback) => work.add(callback),
     });
-    const url = await listen(server, options);
-    if (options.json) print(JSON.stringify({ url }));
-    else process.stderr.write(`serving on ${url}\n`);
+    if (options.isWatched) acceptFromWatcher(server);
+    else announce(await listen(server, options), options);
   } catch (error) {
     tell(error, options.json);
     return exitCodeOf(error);
   }
-  // Like other servers for development: one request's mistake is no reason to refuse all others.
-  process.on("uncaughtException", (error) => tellTrouble("the app", error));
-  process.on("unhandledRejection", (reason) => tellTrouble("a promise that nobody awaits", reason));
-  return endBySignal({ server, work, ending });
+  return ended;
 }
 
 /** The app's bindings and, behind them, its environment without what opens the daemon: env is easily passed on or shown. */

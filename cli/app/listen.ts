@@ -1,6 +1,6 @@
-import type { Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Server } from "node:net";
 import { SandboxError } from "../../protocol/errors.ts";
+import { print } from "../output.ts";
 
 /** Listens, and gives the URL. Throws when the address cannot be had. */
 export async function listen(server: Server, { ip, port }: { ip: string; port: number }): Promise<string> {
@@ -10,6 +10,12 @@ export async function listen(server: Server, { ip, port }: { ip: string; port: n
     server.listen({ host: ip, port }, resolve);
   });
   return `http://${place.replace(/\d+$/, String((server.address() as AddressInfo).port))}`;
+}
+
+/** Says where an app is served, for people or for programs. */
+export function announce(url: string, { json }: { json: boolean }): void {
+  if (json) print(JSON.stringify({ url }));
+  else process.stderr.write(`serving on ${url}\n`);
 }
 
 function refusal(place: string, error: NodeJS.ErrnoException): SandboxError {

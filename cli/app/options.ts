@@ -4,6 +4,8 @@ export type AppOptions = {
   port: number;
   /** Tell in JSON, for programs. */
   json: boolean;
+  /** Another process watches over this one, and starts it again. */
+  isWatched: boolean;
 };
 
 /** Taken out of the environment before the program sees it, so that processes which it starts host nothing. */

@@ -1,10 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { join, resolve } from "node:path";
 import { WebSocket } from "ws";
-import type { TestDaemon } from "./daemon.ts";
 import { until } from "./until.ts";
 
 const house = resolve(import.meta.dirname, "../..");
+
+/** A daemon by its address. */
+export type Place = { url: string; token: string };
 
 export type AppOptions = {
   /** More options of `atoll run`. */
@@ -22,7 +24,7 @@ export class App implements AsyncDisposable {
   stderr = "";
   url = "";
 
-  constructor(daemon: TestDaemon, program: string, { options = [], env = {} }: AppOptions) {
+  constructor(daemon: Place, program: string, { options = [], env = {} }: AppOptions) {
     const words = [join(house, "cli/main.ts"), "run", "--port", "0", "--json", ...options, program];
     this.#child = spawn(process.execPath, words, {
       stdio: ["ignore", "pipe", "pipe"],
@@ -33,7 +35,7 @@ export class App implements AsyncDisposable {
     this.#ended = new Promise((done) => this.#child.on("close", (code, signal) => done({ code, signal })));
   }
 
-  static async start(daemon: TestDaemon, program: string, options: AppOptions = {}): Promise<App> {
+  static async start(daemon: Place, program: string, options: AppOptions = {}): Promise<App> {
     const app = new App(daemon, program, options);
     if (!options.isPlain) await app.serves();
     return app;
@@ -46,7 +48,8 @@ export class App implements AsyncDisposable {
   /** Waits until it tells its URL. */
   async serves(): Promise<void> {
     await until("the app serves", () => {
-      if (this.#child.exitCode !== null) throw new Error(`It ended: ${this.stderr}`);
+      if (this.#child.exitCode !== null || this.stderr.includes("ended with exit code"))
+        throw new Error(`It ended: ${this.stderr}`);
       return this.stdout.includes("\n");
     });
     ({ url: this.url } = JSON.parse(this.stdout) as { url: string });
