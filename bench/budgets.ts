@@ -6,6 +6,7 @@ export const budgets = {
   "exec argv": { most: 2, unit: "ms" },
   "exec shell": { most: 3.5, unit: "ms" },
   "new name": { most: 60, unit: "ms" },
+  "warm start": { most: 10, unit: "ms" },
   wake: { most: 60, unit: "ms" },
   "burst of 100": { most: 5_000, unit: "ms" },
   "memory of an idle sandbox": { most: 3, unit: "MiB" },

@@ -13,6 +13,7 @@ import { preview } from "./benchmarks/preview.ts";
 import { terminal } from "./benchmarks/terminal.ts";
 import { terminals } from "./benchmarks/terminals.ts";
 import { wake } from "./benchmarks/wake.ts";
+import { warm } from "./benchmarks/warm.ts";
 import { watch } from "./benchmarks/watch.ts";
 import { verdictOf } from "./budgets.ts";
 import { busyPercent, describeMachine } from "./machine.ts";
@@ -22,6 +23,7 @@ import { openWorld } from "./world.ts";
 const all: readonly Benchmark[] = [
   exec,
   newName,
+  warm,
   wake,
   burst,
   files,
