@@ -149,6 +149,7 @@ async function openMachines(
   const extraCaFile = process.env["NODE_EXTRA_CA_CERTS"];
   const profile = JSON.parse(await readFile(seccompProfileFile, "utf8")) as ContainersProfile;
   return {
+    version: packageJson.version,
     config,
     log,
     ...rows,

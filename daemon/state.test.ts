@@ -7,7 +7,7 @@ import { test, type TestContext } from "node:test";
 import { ExecRequest } from "../protocol/process.ts";
 import { Records } from "./sandbox/record.ts";
 import { ServiceTable } from "./sandbox/service-table.ts";
-import { openState } from "./state.ts";
+import { openState, syncState } from "./state.ts";
 
 async function folder(context: TestContext): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), "atoll-state-"));
@@ -66,4 +66,14 @@ test("services are found by the next daemon, change in place, and go with their 
   records.discard(records.find("box")!, 200);
   services.forget(key);
   assert.deepEqual([services.of(key), new ServiceTable(db).of(key)], [[], []]);
+});
+
+test("what is recorded can be made to survive the power, before and after the log was taken over", async (context) => {
+  using db = openState(await folder(context));
+  await syncState(db);
+  db.exec("INSERT INTO garbage (key, discarded) VALUES ('aaaaaaaaaaaa', 1)");
+  await syncState(db);
+  db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  await syncState(db);
+  assert.deepEqual(new Records(db).garbage(), ["aaaaaaaaaaaa"]);
 });

@@ -1,4 +1,5 @@
 import { chmodSync, mkdirSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { DatabaseSync } from "node:sqlite";
 import { SandboxError } from "../protocol/errors.ts";
 
@@ -38,6 +39,16 @@ export function transaction<T>(db: DatabaseSync, work: () => T): T {
     db.exec("ROLLBACK");
     throw error;
   }
+}
+
+/**
+ * Resolves when every transaction that had returned survives the host's power too. A checkpoint that comes in between has
+ * synchronised what it took from the log.
+ */
+export async function syncState(db: DatabaseSync): Promise<void> {
+  // never the database itself: closing that would give back the locks that SQLite holds on it
+  await using log = await open(`${db.location()}-wal`, "r");
+  await log.datasync();
 }
 
 /** SQLITE_CORRUPT and SQLITE_NOTADB. */

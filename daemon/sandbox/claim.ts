@@ -47,6 +47,8 @@ export async function furnishRun(machines: Machines, sandbox: SandboxRecord, sta
   await all([
     disks.setLimit(sandbox.key, diskBytesOf(sandbox.config)),
     writeEtc(runPaths(config.runDir, row.id).etc, sandbox.name, slotAt(config.tag, slot).address),
+    // without the claim, recovery would throw the disk away as one that nobody has had
+    records.sync(),
     link.call(AgentHello, "/hello", { answerWithinMs: answerLimitMs }),
   ]);
   tellStart(machines, row, () => records.confirmClaim(row));

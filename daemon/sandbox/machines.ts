@@ -16,6 +16,8 @@ import type { ServiceTable } from "./service-table.ts";
 
 /** What this folder joins; made once by main. */
 export type Machines = {
+  /** The version of this daemon's program. */
+  version: string;
   config: Config;
   log: Log;
   records: Records;

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { DatabaseSync } from "node:sqlite";
 import type { EndReason } from "../../protocol/sandbox.ts";
 import type { ProcessId } from "../linux/process.ts";
-import { transaction } from "../state.ts";
+import { syncState, transaction } from "../state.ts";
 import type { StoredConfig } from "./config.ts";
 
 /** A sandbox as its row keeps it; it outlives its runs. */
@@ -147,6 +147,11 @@ export class Records {
     const record = this.#byKey.get(key)!;
     this.#byKey.delete(key);
     return this.#keep({ ...record, key: sandboxKey });
+  }
+
+  /** Resolves when all that is recorded now survives the host's power too. */
+  sync(): Promise<void> {
+    return syncState(this.#db);
   }
 
   /** A claimed run is what its sandbox's run must be: from now on it is its first. */

@@ -14,6 +14,8 @@ import { describeWarmRun } from "./warm-run.ts";
 
 /** A living agent answers at once; one that is stopped or starved gets this long before its run is ended. */
 const helloLimitMs = 10_000;
+/** Nobody has anything in a warm run: it is not waited for. */
+const warmHelloLimitMs = 1_000;
 
 /**
  * Puts right what an earlier daemon left, wherever it ended: living runs are taken over, everything else that carries
@@ -25,7 +27,7 @@ export async function recover(machines: Machines, sandboxes: Sandboxes): Promise
   const alive: { row: RunRecord; link: Link }[] = [];
   const dead: RunRecord[] = [];
   // all at once: an agent that does not answer must not keep the others waiting
-  const warm = rows.some((row) => row.warm) ? await describeWarmRun(machines) : undefined;
+  const warm = rows.some((row) => row.warm) ? await nowMade(machines) : undefined;
   const links = await Promise.all(
     rows.map(async (row) => (isOfUse(machines, row, warm) ? answeringLink(machines, row) : undefined)),
   );
@@ -62,6 +64,16 @@ function cutOff(): SandboxError {
   });
 }
 
+/** Undefined also when it cannot be told: what is there may be in the way of new runs, never of a daemon's start. */
+async function nowMade(machines: Machines): Promise<WarmMake | undefined> {
+  try {
+    return await describeWarmRun(machines);
+  } catch (error) {
+    machines.log.warn({ error: (error as Error).message }, "cannot make warm runs: those that wait are ended");
+    return undefined;
+  }
+}
+
 /** Its sandbox is not destroyed; when it has none, it is what a warm run would be now. */
 function isOfUse({ records, config }: Machines, row: RunRecord, warm: WarmMake | undefined): boolean {
   if (!row.warm) return records.findByKey(row.sandboxKey) !== undefined;
@@ -73,7 +85,7 @@ async function answeringLink({ config, log }: Machines, row: RunRecord): Promise
   if (row.state !== "running" || !row.process || stateOf(row.process) !== "alive") return undefined;
   const link = new Link(runPaths(config.runDir, row.id).link);
   try {
-    const hello = await link.call(AgentHello, "/hello", { answerWithinMs: helloLimitMs });
+    const hello = await link.call(AgentHello, "/hello", { answerWithinMs: row.warm ? warmHelloLimitMs : helloLimitMs });
     if (hello.link === linkVersion) return link;
     log.warn({ run: row.id, link: hello.link }, "an agent of another version: its run is put to sleep");
   } catch (error) {

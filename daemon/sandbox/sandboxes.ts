@@ -298,7 +298,8 @@ export class Sandboxes {
       return { record: claimRow(this.#machines, record, started.row), started };
     } catch (error) {
       this.warm.adopt(started); // nothing has changed
-      throw error;
+      this.#machines.log.warn({ run: started.row.id, error: (error as Error).message }, "cannot claim a warm run");
+      return undefined;
     }
   }
 

@@ -73,11 +73,13 @@ export class WarmPool {
     let retryAfterMs = 0;
     await pause(settleMs, [], signal);
     while (!signal.aborted && !this.#closed) {
+      await this.#untilQuiet(signal);
+      if (this.#closed) break;
       let pauseMs = lookMs;
       this.#wake = Promise.withResolvers();
       try {
         this.#working = this.#look();
-        if ((await this.#working) === "short") pauseMs = this.#options.isBusy() ? busyMs : 0;
+        if ((await this.#working) === "short") pauseMs = 0;
         retryAfterMs = 0;
       } catch (error) {
         retryAfterMs = Math.min(retryMs.most, retryAfterMs * 2 || retryMs.first);
@@ -107,15 +109,26 @@ export class WarmPool {
     await this.#working.catch(() => {}); // told by `keep`
   }
 
+  /** Looking takes time too, which a start that somebody waits for has better use for; but no shortage waits for long. */
+  async #untilQuiet(signal: AbortSignal): Promise<void> {
+    const latestMs = performance.now() + lookMs;
+    while (this.#options.isBusy() && performance.now() < latestMs && !signal.aborted && !this.#closed)
+      await pause(busyMs, [], signal);
+  }
+
   /** Gives back what is of no use and makes one where one is missing: one step, then the world is looked at again. */
   async #look(): Promise<"whole" | "short"> {
     if (this.#size === 0 && this.#ready.length + this.#useless.length === 0) return "whole";
     const spare = await spareCapacity(this.#machines);
-    this.#make = await describeWarmRun(this.#machines);
-    const good = this.#ready.filter(({ row }) => isGood(row.warm, this.#make) && isAlive(row));
-    const kept = new Set(spare === "none" ? [] : good.slice(0, this.#size));
-    this.#useless.push(...this.#ready.filter((started) => !kept.has(started)));
-    this.#ready = [...kept];
+    if (spare === "none")
+      this.#useless.push(...this.#ready.splice(0)); // whatever else could not be told
+    else {
+      this.#make = await describeWarmRun(this.#machines);
+      const good = this.#ready.filter(({ row }) => isGood(row.warm, this.#make) && isAlive(row));
+      const kept = new Set(good.slice(0, this.#size));
+      this.#useless.push(...this.#ready.filter((started) => !kept.has(started)));
+      this.#ready = [...kept];
+    }
     await this.#giveUseless();
     if (this.#closed || !this.#make || spare !== "some" || this.#ready.length >= this.#size) return "whole";
     if (!this.#options.isBusy()) {

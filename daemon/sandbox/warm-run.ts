@@ -11,7 +11,7 @@ const nobodysName = "nobody";
 
 /**
  * What a warm run would be made of now; undefined while there is no base image. Whatever decides about a run and cannot be
- * changed afterwards is in it: the image, the agent, certificates, system calls, capabilities, mounts.
+ * changed afterwards is in it: the image, the agent, certificates, system calls, capabilities, mounts, and which daemon made it.
  */
 export async function describeWarmRun(machines: Machines): Promise<WarmMake | undefined> {
   const image = await machines.images.find(defaultImage);
@@ -23,7 +23,7 @@ export async function describeWarmRun(machines: Machines): Promise<WarmMake | un
     netnsFile: "",
     group: "",
   });
-  const text = JSON.stringify([spec, namespaceLimits, machines.config.runtime]);
+  const text = JSON.stringify([spec, namespaceLimits, machines.config.runtime, machines.version]);
   return { imageDigest: image.digest, hash: createHash("sha256").update(text).digest("hex").slice(0, 16) };
 }
 
