@@ -4,7 +4,7 @@ import { getSandbox } from "../../sdk/index.ts";
 import { assertNothingLeaked, snapshotHost } from "../support/leaks.ts";
 import { until } from "../support/until.ts";
 import { assertHostIsAsRecorded, readRows } from "./support/records.ts";
-import { spread } from "./support/spread.ts";
+import { isAlike, spread } from "./support/spread.ts";
 import { SteppedDaemon } from "./support/stepped-daemon.ts";
 
 /** One thing that a daemon does for a caller, cut at each of its steps. */
@@ -90,9 +90,6 @@ const operations: Operation[] = [
   },
 ];
 
-/** Groups of version 1 have ten hierarchies, whose removals are alike: the first of each is enough. */
-const alike = /^(rmdirSync|openSync|writeFileSync) \/sys\/fs\/cgroup\/(?!cpu\/)/;
-
 /** Most of a cut is waiting for the next daemon; more than this many at a time wait for each other. */
 const lanes = 3;
 
@@ -150,7 +147,7 @@ async function rehearse(daemon: SteppedDaemon): Promise<Cut[]> {
   return [first!, ...rest].flatMap((operation) =>
     seen
       .get(operation)!
-      .filter((step) => !alike.test(step) && !(operation.repeatsFirst === true && known.has(step)))
+      .filter((step) => !isAlike(step) && !(operation.repeatsFirst === true && known.has(step)))
       .map((step) => ({ operation, step })),
   );
 }
