@@ -104,6 +104,22 @@ test("a destroyed sandbox is still known by the line that says so", async (conte
   assert.deepEqual([event.type, (event as { sandbox?: string }).sandbox], ["stop", "a"]);
 });
 
+test("what failed before a sandbox claimed its first run is told, however slowly the follower reads", async (context) => {
+  const { follow, journal, records, a } = await open(context);
+  const error = { code: "CAPACITY_EXCEEDED", message: "no memory" };
+  for (let time = 1; time <= 3; time++)
+    journal.write({ time, sandboxKey: a.key, run: 0, type: "start.failed", data: { error } });
+  const events = await follow("0");
+  const first = await next(events);
+  const run = records.beginWarmRun({ imageDigest: a.imageDigest, hash: "" }, "boot", 4);
+  records.claimRun(run, a, { now: 5, waitedMs: 1 });
+  const told = [first, await next(events), await next(events)].map(({ event }) => event);
+  assert.deepEqual(
+    told.map((event) => [event.type, (event as { sandbox?: string }).sandbox]),
+    Array.from({ length: 3 }, () => ["startFailed", "a"]),
+  );
+});
+
 test("a class is followed while somebody reads, and no longer", async (context) => {
   const { follow, followers, gone } = await open(context);
   const events = await follow(undefined, ["A", "B"]);

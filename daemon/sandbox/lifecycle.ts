@@ -37,9 +37,10 @@ async function* follow(
   while (!signal.aborted) {
     const { grown } = journal; // before the look: what comes after it is seen by the next
     const lines = journal.livesAfter(seq, pageLines);
-    for (const line of lines) {
-      seq = line.seq;
-      const event = toLifecycleEvent(line, sandboxOf(line.sandboxKey), classes);
+    // all at once, however slowly it reads: a sandbox that claims a run has another key from then on
+    const events = lines.map((line) => toLifecycleEvent(line, sandboxOf(line.sandboxKey), classes));
+    for (const [index, event] of events.entries()) {
+      seq = lines[index]!.seq;
       if (event) yield { id: String(seq), event };
     }
     if (lines.length < pageLines) await either(grown, signal);

@@ -286,6 +286,7 @@ export class Sandboxes {
   #rekey(from: string, to: string): void {
     const live = this.#live.get(from);
     this.#live.delete(from);
+    this.#failures.delete(from);
     if (live) this.#live.set(to, live);
   }
 
