@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { identify, stateOf } from "../../daemon/linux/process.ts";
 import { openImages } from "../../daemon/storage/images.ts";
-import { type Connection, getSandbox, type SandboxOptions } from "../../sdk/index.ts";
+import { type Connection, followLifecycle, getSandbox, Sandbox, type SandboxOptions } from "../../sdk/index.ts";
 import { SteppedDaemon } from "../crash/support/stepped-daemon.ts";
 import { TestDaemon } from "../support/daemon.ts";
 import { until } from "../support/until.ts";
@@ -62,6 +62,32 @@ test("a new name gets one that waited, as its first run, and the place is filled
   await until("the journal is written", () => story().length >= 3);
   assert.deepEqual(story().slice(0, 3), ["created", "run.start", "process"]);
   assert.ok((await untilWarm(daemon.dataDir, size)).every(({ id }) => id !== row.id));
+});
+
+test("to those who follow its class a claim is a start, and told once", async () => {
+  const waiting = await untilWarm(daemon.dataDir, size);
+  const story: string[] = [];
+  class Claimed extends Sandbox {
+    onStart() {
+      story.push("start");
+    }
+    onStop({ reason }: { reason: string }) {
+      story.push(reason);
+    }
+  }
+  const namespace = { connection, sandboxClass: Claimed };
+  const end = new AbortController();
+  const onCallbackError = (error: unknown) => story.push(String(error));
+  await followLifecycle({ bindings: { Claimed: namespace }, signal: end.signal, onCallbackError });
+  const box = getSandbox(namespace, "claims-followed");
+  await box.exec("true", []);
+  const { id } = runRowOf(daemon.dataDir, "claims-followed")!;
+  assert.ok(waiting.some((row) => row.id === id));
+  await box.stop();
+  await until("the end is told", () => story.length === 2);
+  assert.deepEqual(story, ["start", "asked"]);
+  end.abort();
+  await box.destroy();
 });
 
 test("what it keeps is there after sleep, on its one disk", async () => {
