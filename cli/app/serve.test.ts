@@ -153,7 +153,7 @@ test("a visitor that goes before the server has agreed leaves nothing behind", a
 
 test("what is passed on comes back as it was sent: packed, in pieces, and cut where it was cut", async () => {
   const behind = createServer(async (request, response) => {
-    switch (request.url) {
+    switch (request.url ?? "") {
       case "/packed":
         return void response.writeHead(200, { "content-encoding": "gzip" }).end("as if packed");
       case "/cut":

@@ -1,7 +1,7 @@
 import { statSync } from "node:fs";
 import type { Server } from "node:http";
 import { registerHooks } from "node:module";
-import { Socket } from "node:net";
+import type { Socket } from "node:net";
 import { fileURLToPath } from "node:url";
 import type { EndSignal } from "./end.ts";
 
@@ -34,8 +34,8 @@ export function tellWatcher(isOurs: (url: string) => boolean): void {
 export function acceptFromWatcher(server: Server): void {
   // a request on a connection that an earlier life has just closed could not wait for the next
   server.maxRequestsPerSocket = 1;
-  process.on("message", (_, connection) => {
-    if (!(connection instanceof Socket)) return;
+  process.on("message", (asked: Asked, connection: Socket) => {
+    if (!("connection" in asked) || !connection) return; // without it when the client has gone meanwhile
     // as the server's own would be
     connection.allowHalfOpen = true;
     connection.setNoDelay(true);
