@@ -117,6 +117,18 @@ test(
   },
 );
 
+test("a claim is on the host's disk before anything is done with the run", async () => {
+  await using daemon = await SteppedDaemon.start({ ATOLL_WARM_POOL: "1" });
+  await untilWarm(daemon.dataDir, 1);
+  const connection = daemon.connect();
+  const steps = await daemon.stepsOf(() => claim(getSandbox(connection, "claims", lite)));
+  connection.close();
+  const [claimed, synced, used] = ["sql UPDATE runs SET warm", "datasync DATA/state.db-wal", "POST /processes"].map(
+    (beginning) => steps.findIndex((step) => step.startsWith(beginning)),
+  );
+  assert.ok(0 <= claimed! && claimed! < synced! && synced! < used!, steps.join("\n"));
+});
+
 const lite = { instance: "lite" } as const;
 
 /** What there is to cut: every step of every operation, once. */

@@ -165,7 +165,22 @@ function wrapFiles(): void {
   for (const name of [...changing, "copyFile"]) wrap(promises, name);
   for (const name of changing) wrap(table, `${name}Sync`);
   wrap(promises, "open", isWriting);
+  tellSyncs(promises);
   wrap(table, "openSync", isWriting);
+}
+
+/** What is put on the disk for good, whoever wrote it. */
+function tellSyncs(promises: Record<string, unknown>): void {
+  const open = promises["open"] as (...args: unknown[]) => Promise<fs.promises.FileHandle>;
+  promises["open"] = async (...args: unknown[]) => {
+    const handle = await open(...args);
+    const datasync = handle.datasync.bind(handle);
+    handle.datasync = () => {
+      step(`datasync ${String(args[0])}`);
+      return datasync();
+    };
+    return handle;
+  };
 }
 
 function isWriting(args: unknown[]): boolean {
