@@ -50,3 +50,12 @@ test("a path's parameters cannot leave their place", () => {
   assert.equal(verbPath("info", { sandbox: "a/../b?c#d" }), "/v1/sandboxes/a%2F..%2Fb%3Fc%23d");
   assert.equal(verbPath("getProcess", { sandbox: "box", process: "p1" }), "/v1/sandboxes/box/processes/p1");
 });
+
+test("a parameter never leads to another verb", () => {
+  assert.equal(verbPath("stopProcess", { sandbox: "a", process: "x/../y?#" }).split("/").length, 7);
+  for (const process of [".", ".."])
+    assert.throws(
+      () => verbPath("stopProcess", { sandbox: "a", process }),
+      /Cannot use "\.+": it is no name of a process/,
+    );
+});

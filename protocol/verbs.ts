@@ -12,6 +12,7 @@ import {
   RemoveBody,
   WriteQuery,
 } from "./file.ts";
+import { SandboxError } from "./errors.ts";
 import { LifecycleEvent, LifecycleQuery } from "./lifecycle.ts";
 import { BuildEvent, Check, Health, ImageInfo, ImageName } from "./machine.ts";
 import { SandboxId, ShortId } from "./names.ts";
@@ -570,7 +571,13 @@ export type JsonVerb = { [V in VerbName]: Verbs[V]["output"] extends { json: z.Z
 export type EventVerb = { [V in VerbName]: Verbs[V]["output"] extends { events: z.ZodType } ? V : never }[VerbName];
 export type BytesVerb = { [V in VerbName]: Verbs[V]["output"] extends { bytes: true } ? V : never }[VerbName];
 
-/** The path of a verb with its parameters filled in. */
+/** The path of a verb with its parameters filled in. Throws VALIDATION_FAILED for one that would lead elsewhere. */
 export function verbPath(verb: VerbName, params: Record<string, string>): string {
-  return verbs[verb].path.replace(/:([a-z]+)/g, (_, name: string) => encodeURIComponent(params[name] ?? ""));
+  return verbs[verb].path.replace(/:([a-z]+)/g, (_, name: string) => segmentOf(name, params[name] ?? ""));
+}
+
+/** Dots cannot be escaped: whoever parses a URL takes "%2e%2e" for "..", and the path for that of another verb. */
+export function segmentOf(name: string, value: string): string {
+  if (value !== "." && value !== "..") return encodeURIComponent(value);
+  throw new SandboxError("VALIDATION_FAILED", `Cannot use ${JSON.stringify(value)}: it is no name of a ${name}`);
 }

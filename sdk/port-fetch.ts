@@ -24,6 +24,7 @@ export async function wsConnect(scope: Scope, request: Request, port: number): P
 }
 
 async function send(scope: Scope, request: Request, port: number): Promise<Response> {
+  requirePort(port); // part of a path, which an app may have from its visitor
   await scope.ready();
   const { pathname, search } = new URL(request.url);
   const path = `/v1/sandboxes/${scope.sandbox}/ports/${port}/http${pathname}${search}`;
@@ -31,6 +32,14 @@ async function send(scope: Scope, request: Request, port: number): Promise<Respo
   // the daemon's own answer: a server in a sandbox cannot send this header
   if (response.headers.has("atoll-error")) throw SandboxError.from(await response.json());
   return response;
+}
+
+function requirePort(port: unknown): void {
+  if (typeof port === "number" && Number.isInteger(port) && port >= 1 && port <= 65_535) return;
+  throw new SandboxError(
+    "INVALID_PORT",
+    `Cannot connect to port ${JSON.stringify(port)}: a port is a number from 1 to 65535`,
+  );
 }
 
 /**

@@ -1,5 +1,6 @@
 import { SandboxError } from "../protocol/errors.ts";
 import { terminalSocketPath } from "../protocol/terminal.ts";
+import { segmentOf } from "../protocol/verbs.ts";
 import { textToBytes } from "./bytes.ts";
 import { nullForUndefined } from "./config.ts";
 import type { Variables } from "./exec-options.ts";
@@ -175,8 +176,8 @@ async function urlOf(scope: Scope, id: string, query: Record<string, string>, or
 
 function pathOf(sandbox: string, id: string): string {
   return terminalSocketPath
-    .replace(":sandbox", encodeURIComponent(sandbox))
-    .replace(":terminal", encodeURIComponent(id));
+    .replace(":sandbox", segmentOf("sandbox", sandbox))
+    .replace(":terminal", segmentOf("terminal", id));
 }
 
 /** A reader that is away for longer loses the oldest. */
