@@ -98,3 +98,15 @@ test("--watch with WebSockets, a program that is no app, a port that is taken, a
   await until("the app has ended too", () => client.closed);
   await app.ended();
 });
+
+test("--watch ends by a second signal also an app that hears none", async () => {
+  const main = join(workDir, "busy.ts");
+  await writeFile(main, `export default { fetch() { console.error("begins"); for (;;); } };`);
+  await using busy = await App.start(daemon, main, { options: ["--watch"] });
+  const cutOff = busy.fetch("/").catch(() => "cut off");
+  await until("it is busy", () => busy.stderr.includes("begins"));
+  busy.kill("SIGINT");
+  busy.kill("SIGTERM");
+  assert.deepEqual(await busy.ended(), { code: 137, signal: null });
+  assert.equal(await cutOff, "cut off");
+});

@@ -10,7 +10,7 @@ import type { AppOptions } from "./options.ts";
 import { Sources } from "./sources.ts";
 import type { Asked, Told } from "./watched.ts";
 
-/** A program that is to be started again may finish its requests for so long. */
+/** A program that is to be started again, or to end at once, may finish its requests for so long. */
 const graceMs = 2_000;
 
 /**
@@ -23,10 +23,13 @@ export async function runWatched(words: string[], env: NodeJS.ProcessEnv, option
   const failed = Promise.withResolvers<{ error: unknown }>();
   const signalled = Promise.withResolvers<{ signal: EndSignal }>();
   let program = begin();
+  let isSignalled = false;
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.on(signal, () => {
+      if (isSignalled) void program.stop(signal);
+      else program.end(signal);
+      isSignalled = true;
       signalled.resolve({ signal });
-      program.end(signal);
     });
   }
   for (;;) {
@@ -98,8 +101,8 @@ class Program {
   }
 
   /** Ends it, if need be by force. */
-  async stop(): Promise<void> {
-    this.end("SIGTERM");
+  async stop(signal: EndSignal = "SIGTERM"): Promise<void> {
+    this.end(signal);
     const timer = setTimeout(() => this.#child.kill("SIGKILL"), graceMs);
     await this.ended;
     clearTimeout(timer);
