@@ -99,3 +99,20 @@ test("other forms of a module are served: CommonJS, an instance of a class, a mo
     assert.equal(await other.text("/"), "as served", name);
   }
 });
+
+test("an app goes on when whoever heard what it tells has gone, which it does not try to tell", async () => {
+  const main = join(workDir, "heard.ts");
+  await writeFile(
+    main,
+    `let errors = 0;
+     process.on("uncaughtException", () => errors++);
+     export default { fetch(request: Request) {
+       if (request.url.endsWith("/throw")) throw new Error("on purpose");
+       return new Response(String(errors));
+     } };`,
+  );
+  await using unheard = await App.start(daemon, main);
+  unheard.hearNoMore();
+  for (let turn = 0; turn < 5; turn++) assert.equal((await unheard.fetch("/throw")).status, 500);
+  assert.equal(await unheard.text("/"), "0");
+});

@@ -25,6 +25,8 @@ export async function host(app: AppModule, options: AppOptions): Promise<number>
   const ending = new AbortController();
   const server = makeServer({ fetch: (request, ctx) => app.fetch(request, env, ctx), work, ending: ending.signal });
   // Like other servers for development: one request's mistake is no reason to refuse all others.
+  // Whoever read what we tell may have gone (`| head`): to tell of that too would never end.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
   process.on("uncaughtException", (error) => tellTrouble("the app", error));
   process.on("unhandledRejection", (reason) => tellTrouble("a promise that nobody awaits", reason));
   const ended = end({ server, work, ending, onSignal: options.isWatched ? onWatcherSignal : onOwnSignal });

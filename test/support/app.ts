@@ -67,6 +67,12 @@ export class App implements AsyncDisposable {
     this.#child.kill(signal);
   }
 
+  /** As a pipe's other end that has ended. */
+  hearNoMore(): void {
+    this.#child.stdout?.destroy();
+    this.#child.stderr?.destroy();
+  }
+
   ended() {
     return this.#ended;
   }
