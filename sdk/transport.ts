@@ -128,6 +128,7 @@ export function createTransport(find: () => Promise<Endpoint>, patience: Patienc
         return await send(endpoint.url + path, { ...init, headers, signal });
       } catch (error) {
         if (signal.aborted) throw aborted(signal.reason);
+        if (SandboxError.is(error)) throw error;
         known = undefined;
         const { lost } = lostBy(error);
         throw new SandboxError("SANDBOX_UNAVAILABLE", `Cannot reach the daemon at ${endpoint.url}: ${lost}`, {

@@ -2,13 +2,14 @@ import type { ServerResponse } from "node:http";
 
 /**
  * Sends a Response, its body at the pace of whoever reads it. Resolves when it has left or the client has gone, whose going
- * cancels the body. Throws what the body throws: before the head has left nothing is sent, later the client is cut off, so that
- * it does not take a part for the whole.
+ * cancels the body. Throws what the body throws, and when it is not as long as its Content-Length says: before the head has left
+ * nothing is sent, later the client is cut off, so that it takes neither a part for the whole nor the rest for the next answer.
  */
 export async function answer(response: Response, outgoing: ServerResponse): Promise<void> {
   if (outgoing.destroyed) return void (await response.body?.cancel());
-  const headers = headersOf(response);
   const { status, statusText, body } = response;
+  const isBodiless = outgoing.req.method === "HEAD" || status === 304; // its length is another answer's
+  const headers = headersOf(response).filter(([name]) => name !== "content-length" || body !== null || isBodiless);
   const head = () => outgoing.writeHead(status, ...(statusText ? [statusText] : []), headers.flat());
   if (body === null || outgoing.req.method === "HEAD") {
     await body?.cancel();
@@ -22,18 +23,23 @@ export async function answer(response: Response, outgoing: ServerResponse): Prom
     const { chunks, isWhole, next } = await readAtOnce(reader);
     if (isWhole) {
       const bytes = Buffer.concat(chunks);
-      if (!headers.some(([name]) => name === "content-length")) headers.push(["content-length", String(bytes.length)]);
+      const length = headers.find(([name]) => name === "content-length");
+      if (length) length[1] = String(bytes.length);
+      else headers.push(["content-length", String(bytes.length)]);
       head().end(bytes);
       return await ended(outgoing);
     }
+    const length = new Length(headers.find(([name]) => name === "content-length")?.[1]);
     head().flushHeaders();
-    for (const chunk of chunks) await write(outgoing, chunk);
+    for (const chunk of chunks) await write(outgoing, length.add(chunk));
     for (let { done, value } = await next; !done; { done, value } = await reader.read()) {
-      await write(outgoing, bytesOf(value));
+      await write(outgoing, length.add(bytesOf(value)));
     }
+    length.requireWhole();
     outgoing.end();
     await ended(outgoing);
   } catch (error) {
+    reader.cancel(error).catch(() => {}); // it is told already
     if (outgoing.destroyed) return;
     if (outgoing.headersSent) outgoing.destroy();
     throw error;
@@ -76,6 +82,33 @@ function bytesOf(value: unknown): Buffer {
   if (value instanceof ArrayBuffer) return Buffer.from(value);
   if (ArrayBuffer.isView(value)) return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
   throw new TypeError(`Cannot send the body of a Response: it gave ${typeof value}, where bytes or text can be sent`);
+}
+
+/** Sees that a body is as long as was said, if it was. Throws TypeError. */
+class Length {
+  readonly #said: number | undefined;
+  #bytes = 0;
+
+  constructor(said: string | undefined) {
+    if (said !== undefined && !/^\d{1,15}$/.test(said))
+      throw new TypeError(`Cannot send a Response: its Content-Length ${JSON.stringify(said)} is no number`);
+    this.#said = said === undefined ? undefined : Number(said);
+  }
+
+  /** Gives the bytes back, if they are not too many. */
+  add(bytes: Buffer): Buffer {
+    this.#bytes += bytes.length;
+    if (this.#said !== undefined && this.#bytes > this.#said)
+      throw new TypeError(`Cannot send the body of a Response: it exceeds its Content-Length of ${this.#said}`);
+    return bytes;
+  }
+
+  requireWhole(): void {
+    if (this.#said !== undefined && this.#bytes < this.#said)
+      throw new TypeError(
+        `Cannot send the body of a Response: it has ${this.#bytes} bytes of its Content-Length of ${this.#said}`,
+      );
+  }
 }
 
 async function write(outgoing: ServerResponse, bytes: Buffer): Promise<void> {

@@ -40,7 +40,8 @@ export function requestOf(incoming: IncomingMessage, signal: AbortSignal): Arriv
 const plausibleHost = /^([\w.~-]+|\[[\da-f:.]+\])(:\d{1,5})?$/i;
 
 /** Host alone decides where a request is for, also when its target names another. */
-function urlOf({ url: target = "/", headers, socket }: IncomingMessage): string {
+function urlOf({ url: target = "/", headers, headersDistinct, socket }: IncomingMessage): string {
+  if ((headersDistinct["host"]?.length ?? 0) > 1) throw new RefusedRequest(400, "The request has two Host headers");
   const host = headers.host || `localhost:${socket.localPort}`; // HTTP/1.0 may say none
   if (!plausibleHost.test(host)) throw new RefusedRequest(400, "The Host header is malformed");
   const path = target.replace(/^https?:\/\/[^/?#]*/i, "");

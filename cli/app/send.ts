@@ -3,6 +3,7 @@ import { globalAgent as globalAgentHttps, request as requestHttps } from "node:h
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { ReadableStream as NodeReadableStream } from "node:stream/web";
+import { SandboxError } from "../../protocol/errors.ts";
 import type { Send } from "../../sdk/send.ts";
 import { headersOf } from "./request.ts";
 import { switching, Upstream } from "./switching.ts";
@@ -33,6 +34,11 @@ export const send: Send = (url, { method = "GET", headers, body, signal }) =>
       const { statusCode: status = 502, statusMessage: statusText = "", rawHeaders } = incoming;
       const hasBody = ![204, 205, 304].includes(status);
       if (!hasBody) incoming.resume();
+      // what Node's Response refuses would be thrown where nobody catches it
+      if (status < 200 || status > 599) {
+        outgoing.destroy();
+        return reject(strange(`its status is ${status}`));
+      }
       const stream = hasBody ? (Readable.toWeb(incoming) as ReadableStream<Uint8Array>) : null;
       resolve(new Response(stream, { status, statusText, headers: headersOf(rawHeaders) }));
     });
@@ -40,3 +46,9 @@ export const send: Send = (url, { method = "GET", headers, body, signal }) =>
     // what fails is told by the request, or is no matter when there is an answer already
     pipeline(Readable.fromWeb(body as NodeReadableStream), outgoing).catch(reject);
   });
+
+function strange(why: string): SandboxError {
+  return new SandboxError("SERVICE_NOT_RESPONDING", `Cannot pass on what the server in the sandbox says: ${why}`, {
+    suggestion: "Look at the server's own log",
+  });
+}

@@ -3,7 +3,7 @@ import type { Duplex } from "node:stream";
 import type { ExecutionContext } from "../../sdk/app-types.ts";
 import { answer } from "./answer.ts";
 import { type Arrived, RefusedRequest, requestOf } from "./request.ts";
-import { isSwitching } from "./switching.ts";
+import { drop, isSwitching } from "./switching.ts";
 import { takeOver } from "./take-over.ts";
 import { tellTrouble } from "./trouble.ts";
 import { Work } from "./work.ts";
@@ -57,7 +57,7 @@ async function serveUpgrade(serving: Serving, incoming: IncomingMessage, socket:
   const exchange = new Exchange(serving, incoming, gone.signal);
   const refused = refusalOf(incoming);
   const response = refused ?? (await exchange.response());
-  if (socket.destroyed) return;
+  if (socket.destroyed) return void (isSwitching(response) && drop(response));
   if (isSwitching(response)) {
     socket.off("close", onClose);
     // It is no work that the end waits for: it is closed then.
@@ -113,6 +113,7 @@ class Exchange {
   /** Sends it. Afterwards nobody wants what is left of the request's body, unless something is still being done. */
   async answerTo(outgoing: ServerResponse, response: Response): Promise<void> {
     try {
+      if (isSwitching(response)) drop(response);
       if (response.status === 101) throw new TypeError("Cannot answer with a WebSocket: the request asks for none");
       await answer(response, outgoing);
     } catch (error) {

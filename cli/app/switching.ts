@@ -1,5 +1,5 @@
 import type { Duplex } from "node:stream";
-import { PairedSocket, WebSocketPair } from "./web-socket-pair.ts";
+import { hangUp, PairedSocket, WebSocketPair } from "./web-socket-pair.ts";
 
 /** A connection to another server that has agreed to become a WebSocket, with what it said. */
 export class Upstream {
@@ -17,9 +17,13 @@ export class Upstream {
 
   /** The connection, once. */
   take(): Duplex {
-    if (this.#isTaken) throw new TypeError("Cannot answer with a WebSocket twice");
+    if (this.#isTaken) throw twice();
     this.#isTaken = true;
     return this.#socket;
+  }
+
+  drop(): void {
+    if (!this.#isTaken) this.#socket.destroy();
   }
 
   accept(): never {
@@ -43,6 +47,24 @@ function asSwitching(response: Response, webSocket: PairedSocket | Upstream): Sw
   const values = { status: 101, statusText: "Switching Protocols", ok: false, webSocket };
   for (const [name, value] of Object.entries(values)) Object.defineProperty(response, name, { value });
   return response as Switching;
+}
+
+/** Ends what no visitor gets, so that whoever holds the other end does not wait for one. */
+export function drop({ webSocket }: Switching): void {
+  if (webSocket instanceof Upstream) webSocket.drop();
+  else if (!given.has(webSocket)) hangUp(webSocket, { code: 1006, wasClean: false });
+}
+
+const given = new WeakSet<PairedSocket>();
+
+/** This end becomes a visitor's, once. */
+export function give(webSocket: PairedSocket): void {
+  if (given.has(webSocket)) throw twice();
+  given.add(webSocket);
+}
+
+function twice(): TypeError {
+  return new TypeError("Cannot answer with a WebSocket twice");
 }
 
 export function isSwitching(response: Response): response is Switching {

@@ -2,13 +2,13 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer } from "ws";
 import { join } from "./join.ts";
-import { type Switching, Upstream } from "./switching.ts";
-import { hangUp, type PairedSocket } from "./web-socket-pair.ts";
+import { give, type Switching, Upstream } from "./switching.ts";
+import { hangUp, type PairedSocket, waitingBytes } from "./web-socket-pair.ts";
 
 /** As Workers have it. */
 const messageLimitBytes = 32 * 1024 * 1024;
 
-/** What an app has sent and a visitor does not take; then the visitor is cut off. */
+/** What an app has sent and a visitor does not take, or the reverse; then the visitor is cut off. */
 const waitingLimitBytes = 64 * 1024 * 1024;
 
 /** Visitors' machines vanish without a word; so often it is asked whether they are there. */
@@ -27,6 +27,7 @@ export async function takeOver(
     socket.write(headOf(webSocket.headers), "latin1");
     return join(socket, upstream, ending);
   }
+  give(webSocket);
   const visitor = await shakeHands(incoming, socket, headers);
   if (!visitor) return hangUp(webSocket, { code: 1006, wasClean: false });
   return connect(visitor, webSocket, ending);
@@ -70,6 +71,7 @@ function connect(visitor: WebSocket, end: PairedSocket, ending: AbortSignal): Pr
   visitor.on("error", (error) => (failure = error)); // "close" follows
   visitor.on("message", (data: ArrayBuffer, isBinary: boolean) => {
     if (end.readyState === WebSocket.OPEN) end.send(isBinary ? data : Buffer.from(data).toString());
+    if (waitingBytes(end) > waitingLimitBytes) visitor.terminate();
   });
   end.addEventListener("message", ({ data }: MessageEventInit<string | ArrayBuffer>) => {
     visitor.send(data ?? "");

@@ -8,6 +8,12 @@ let connect: (one: PairedSocket, other: PairedSocket) => void;
 /** Ends a pair as if `end` had closed it so; both are told, the other also of an error that was the cause. */
 export let hangUp: (end: PairedSocket, told: CloseEventInit, error?: Error) => void;
 
+/** What this end has sent and the other has not accepted yet, with what keeping it costs. */
+export let waitingBytes: (end: PairedSocket) => number;
+
+/** An event that waits, beside its data. */
+const eventBytes = 256;
+
 /**
  * One end of a pair of WebSockets that are connected to each other, as Workers have it: an app keeps one and gives the other
  * away, with a Response. What arrives before `accept` waits for it.
@@ -18,6 +24,7 @@ export class PairedSocket extends EventTarget {
   #state = open;
   /** Undefined: accepted. */
   #waiting: Event[] | undefined = [];
+  #waitingBytes = 0;
 
   get readyState(): number {
     return this.#state;
@@ -26,6 +33,7 @@ export class PairedSocket extends EventTarget {
   accept(): void {
     const waiting = this.#waiting ?? [];
     this.#waiting = undefined;
+    this.#waitingBytes = 0;
     for (const event of waiting) this.#dispatch(event);
   }
 
@@ -48,8 +56,9 @@ export class PairedSocket extends EventTarget {
 
   #arrive(event: Event): void {
     if (this.#state === closed) return;
-    if (this.#waiting) this.#waiting.push(event);
-    else this.#dispatch(event);
+    if (!this.#waiting) return this.#dispatch(event);
+    this.#waiting.push(event);
+    this.#waitingBytes += eventBytes + (event instanceof MessageEvent ? lengthOf(event.data as Data) : 0);
   }
 
   #end(told: CloseEventInit): void {
@@ -68,6 +77,7 @@ export class PairedSocket extends EventTarget {
       one.#peer = other;
       other.#peer = one;
     };
+    waitingBytes = (end) => end.#peer.#waitingBytes;
     hangUp = (end, told, error) => {
       const peer = end.#peer;
       if (error) peer.#arrive(Object.assign(new Event("error"), { error, message: error.message }));
@@ -87,8 +97,14 @@ export class WebSocketPair {
   }
 }
 
+type Data = string | ArrayBuffer;
+
+function lengthOf(data: Data): number {
+  return typeof data === "string" ? data.length : data.byteLength;
+}
+
 /** Bytes arrive as an ArrayBuffer of their own: what the sender does with its own later changes nothing. */
-function copyOf(data: unknown): string | ArrayBuffer {
+function copyOf(data: unknown): Data {
   if (typeof data === "string") return data;
   if (data instanceof ArrayBuffer) return data.slice(0);
   if (ArrayBuffer.isView(data))

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { type IncomingMessage, request as httpRequest } from "node:http";
 import { connect as connectTcp } from "node:net";
 import { tmpdir } from "node:os";
@@ -64,7 +64,7 @@ async function ask(path: string, headers: Record<string, string>, method = "GET"
 async function say(bytes: string): Promise<string> {
   const { hostname, port } = new URL(app.url);
   const socket = connectTcp(Number(port), hostname);
-  socket.end(bytes);
+  socket.write(bytes); // whoever ends its side early may miss an answer that takes a while
   return text(socket);
 }
 
@@ -117,6 +117,7 @@ test("what is malformed is refused, and harms nobody else", async () => {
     ["nonsense\r\n\r\n", /^HTTP\/1.1 400 /],
     ["GET / HTTP/1.1\r\n\r\n", /^HTTP\/1.1 400 /],
     ["GET / HTTP/1.1\r\nHost: a@b\r\nConnection: close\r\n\r\n", /^HTTP\/1.1 400 [^]*The Host header is malformed/],
+    ["GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n", /^HTTP\/1.1 400 [^]*two Host headers/],
     ["GET / HTTP/1.1\r\nHost: a/b\r\nConnection: close\r\n\r\n", /^HTTP\/1.1 400 /],
     ["TRACE / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", /^HTTP\/1.1 405 /],
     [`GET / HTTP/1.1\r\nHost: a\r\nX: ${"x".repeat(20_000)}\r\n\r\n`, /^HTTP\/1.1 431 /],
@@ -153,6 +154,20 @@ test("an error is a 500 for the visitor and has its place in the source for the 
 test("a body that breaks off does not pass for a whole one", async () => {
   await assert.rejects(app.text("/breaks"));
   await until("it is told", () => /Error in GET \/breaks: Error: within a body/.test(app.stderr));
+});
+
+test("an answer is as long as it says, so that none passes for a part of the next", async () => {
+  const head = "HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+  for (const length of ["3", "100", "none"]) {
+    const whole = await say(`GET /said-length?length=${length} ${head}`);
+    assert.match(whole, /content-length: 5\r\n[^]*\r\n\r\nabcde$/);
+  }
+  assert.match(await say(`GET /said-length?streamed&length=5 ${head}`), /abcde$/);
+  assert.doesNotMatch(await say(`GET /said-length?streamed&length=3 ${head}`), /abcd/);
+  await assert.rejects(app.text("/said-length?streamed&length=100"));
+  await until("what is too long is told", () => app.stderr.includes("it exceeds its Content-Length of 3"));
+  await until("what is too short is told", () => app.stderr.includes("it has 5 bytes of its Content-Length of 100"));
+  assert.equal((await app.fetch("/said-length?streamed&length=none")).status, 500);
 });
 
 test("what goes wrong outside of requests is told with its place, and requests go on being served", async () => {
@@ -254,6 +269,45 @@ test("an app has WebSockets of its own: text, bytes, codes, and what was sent be
   await until("the app knows", async () => (await later()).some((line) => line === "closed 1006  false"));
 });
 
+test("an end of a pair is one visitor's, and what nobody gets is closed", async () => {
+  using first = await new Client(`${app.url}/shared`).opened();
+  using second = new Client(`${app.url}/shared`);
+  await until("it is cut off", () => second.closed);
+  assert.match(app.stderr, /Error in GET \/shared: TypeError: Cannot answer with a WebSocket twice/);
+  first.socket.send("still mine");
+  await until("it came back", () => first.messages.includes("still mine"));
+
+  const closed = async () => (await later()).filter((line) => line === "closed 1006  false").length;
+  const before = await closed();
+  assert.equal((await app.fetch("/unasked")).status, 500);
+  await until("the app's end knows", async () => (await closed()) > before);
+});
+
+test("a request that asks for a WebSocket as none can be asked for leaves none open in the sandbox", async () => {
+  const open = async () => (await readdir(`/proc/${app.pid}/fd`)).length;
+  await app.text("/class"); // connections for other calls are kept
+  const before = await open();
+  const upgrade = {
+    ...{ connection: "Upgrade", upgrade: "websocket", "sec-websocket-version": "13" },
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+  };
+  for (let turn = 0; turn < 10; turn++) {
+    const response = await ask("/terminal", upgrade, "POST");
+    assert.equal(response.statusCode, 500);
+    response.resume();
+  }
+  await until("none is open", async () => (await open()) <= before + 2);
+});
+
+test("a visitor who floods an app that does not accept is cut off", async () => {
+  using client = await new Client(`${app.url}/not-accepted`).opened();
+  const message = Buffer.alloc(1024 * 1024);
+  for (let count = 0; count < 80; count++) client.socket.send(message);
+  await until("it is cut off", () => client.closed);
+  assert.equal(client.closed?.code, 1006);
+  assert.equal((await app.fetch("/env")).status, 200);
+});
+
 test("another answer to a request for a WebSocket is plain HTTP", async () => {
   using refused = new Client(`${app.url}/refused`);
   await until("it is refused", () => refused.refused);
@@ -290,6 +344,16 @@ test("a WebSocket server in the sandbox is reached, and its refusal too; bytes p
   await until("it is told", () => nobody.refused);
   assert.equal(nobody.refused, 500);
   assert.match(app.stderr, /Error in GET \/port\?port=3999: SandboxError/);
+});
+
+test("a port that is no number leads nowhere, and a server's status that no Response has is told", async () => {
+  const asked = await app.fetch(`/any-port?port=${encodeURIComponent("1/../../../../../v1/sandboxes#")}`);
+  assert.equal(asked.status, 500);
+  assert.match(app.stderr, /Error in GET \/any-port.*: SandboxError: Cannot connect to port "1\//);
+  const { url } = await box.exposePort(3000);
+  const { host } = new URL(url);
+  assert.equal((await ask("/status-999", { host })).statusCode, 500);
+  assert.match(app.stderr, /SandboxError: Cannot pass on what the server in the sandbox says: its status is 999/);
 });
 
 test("previews by their names: pages and WebSockets; a visitor forges nothing, and never sees the daemon's token", async () => {
