@@ -9,6 +9,7 @@ import { until } from "../../test/support/until.ts";
 import { mountOverlay, unmount } from "../linux/mount.ts";
 import { run } from "../linux/run.ts";
 import { isNoSpace, openDisks, type Disk, type Disks } from "./disks.ts";
+import { destroyGroup } from "./pool.ts";
 
 const MB = 1_000_000;
 const EDQUOT = -constants.errno.EDQUOT;
@@ -96,6 +97,12 @@ test("a pool that is full says so, and works again when a disk is destroyed", as
     const next = await disks.create("next", { limitBytes: 100 * MB, image });
     return (await fill(join(next.upper, "file"), 50 * MB)) === undefined;
   });
+});
+
+test("a quota group that the kernel has just removed is no reason not to start", async (t) => {
+  const { dataDir } = await place(t);
+  await destroyGroup("0/9999", join(dataDir, "pool"));
+  await assert.rejects(destroyGroup("0/9999", dataDir), { name: "HostProgramError" });
 });
 
 test("the root of a new disk belongs to the sandbox's root", async (t) => {

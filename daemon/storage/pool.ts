@@ -1,6 +1,6 @@
 import { chmod, mkdir, readFile, realpath, rename, rm, stat, statfs, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { run } from "../linux/run.ts";
+import { HostProgramError, run } from "../linux/run.ts";
 import { lockFile } from "./lock.ts";
 
 /** Where the disks of one daemon lie: a directory in btrfs, with quota on. */
@@ -150,7 +150,16 @@ async function removeStaleGroups(dir: string): Promise<void> {
     run("btrfs", ["subvolume", "list", dir]),
     run("btrfs", ["subvolume", "list", "-d", dir]), // deleted, and not cleaned up yet
   ]);
-  for (const group of staleGroups(groups, subvolumes.join("\n"))) await run("btrfs", ["qgroup", "destroy", group, dir]);
+  for (const group of staleGroups(groups, subvolumes.join("\n"))) await destroyGroup(group, dir);
+}
+
+/** One that is gone already will do: a later kernel removes it with the last of its subvolume, which may be just now. */
+export async function destroyGroup(group: string, dir: string): Promise<void> {
+  try {
+    await run("btrfs", ["qgroup", "destroy", group, dir]);
+  } catch (error) {
+    if (!(error instanceof HostProgramError && error.stderr.includes("No such file or directory"))) throw error;
+  }
 }
 
 /** The groups in the table of `btrfs qgroup show` whose subvolume is not in the lists of `btrfs subvolume list`. */
