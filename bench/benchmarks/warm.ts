@@ -2,6 +2,7 @@ import { getSandbox } from "../../sdk/index.ts";
 import { TestDaemon } from "../../test/support/daemon.ts";
 import { runRowOf, untilWarm } from "../../test/support/warm-pool.ts";
 import { type Benchmark, type Contestant, interleave, timed } from "../benchmark.ts";
+import { firstStarts } from "../peers/first-starts.ts";
 
 /** As many as a daemon keeps when nobody says otherwise. */
 const size = 4;
@@ -9,7 +10,7 @@ const size = 4;
 export const warm: Benchmark = {
   name: "warm",
   about: `a new name to the result of its first command, when a run waits for it in a pool of ${size} that is full`,
-  async measure({ box, peers: { docker, runc, bwrap } }) {
+  async measure({ box, peers }) {
     await using daemon = await TestDaemon.start({
       env: { ATOLL_LOG_LEVEL: "info", ATOLL_WARM_POOL: String(size) },
     });
@@ -44,13 +45,6 @@ export const warm: Benchmark = {
         },
       },
     ];
-    if (runc) contestants.push({ what: "runc run", round: () => timed(() => runc.runTrue()) });
-    if (bwrap) contestants.push({ what: "bwrap", round: () => timed(() => bwrap.runTrue()) });
-    if (docker) {
-      await docker.ready();
-      const run = ["run", "--rm", "--network", "none", "base", "/bin/true"];
-      contestants.push({ what: "docker run", every: 3, round: () => timed(() => docker.docker(...run)) });
-    }
-    return await interleave(contestants, 60);
+    return await interleave([...contestants, ...(await firstStarts(peers))], 60);
   },
 };
