@@ -8,18 +8,8 @@ import (
 // parseBash reads what the saver wrote: the sections between the last "begin NONCE" and "end NONCE", NUL between them,
 // the traps before. `former` is the state the shell started from: it holds for variables that were only hidden by locals.
 func parseBash(dump []byte, nonce string, former shellState) (shellState, bool) {
-	begin := bytes.LastIndex(dump, []byte("\x00begin "+nonce+"\x00"))
-	if begin < 0 {
-		return nil, false
-	}
-	rest := dump[begin+len("\x00begin \x00")+len(nonce):]
-	end := bytes.Index(rest, []byte("\x00end "+nonce))
-	if end < 0 {
-		return nil, false
-	}
-	traps := dump[:begin]
-	traps = traps[bytes.LastIndexByte(traps, 0)+1:]
-	section := strings.Split(string(rest[:end]), "\x00")
+	before, section := dumpSections(dump, nonce)
+	traps := before[bytes.LastIndexByte(before, 0)+1:]
 	if len(section) < 7 {
 		return nil, false
 	}
@@ -51,6 +41,21 @@ func parseBash(dump []byte, nonce string, former shellState) (shellState, bool) 
 		}
 	}
 	return state, true
+}
+
+// dumpSections gives what stands between the last "begin NONCE" and its "end NONCE", cut at NUL, and what came before it;
+// no section when the saver did not come to its end.
+func dumpSections(dump []byte, nonce string) (before []byte, sections []string) {
+	begin := bytes.LastIndex(dump, []byte("\x00begin "+nonce+"\x00"))
+	if begin < 0 {
+		return nil, nil
+	}
+	rest := dump[begin+len("\x00begin \x00")+len(nonce):]
+	end := bytes.Index(rest, []byte("\x00end "+nonce))
+	if end < 0 {
+		return nil, nil
+	}
+	return dump[:begin], strings.Split(string(rest[:end]), "\x00")
 }
 
 func (s shellState) addVariables(section string) bool {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"sort"
 	"strings"
 )
@@ -103,16 +102,7 @@ func posixCommandLine(base, state shellState, command string) string {
 var posixOptions = wordSet("allexport errexit noclobber noglob nounset pipefail verbose xtrace")
 
 func parsePosix(dump []byte, nonce string, former shellState) (shellState, bool) {
-	begin := bytes.LastIndex(dump, []byte("\x00begin "+nonce+"\x00"))
-	if begin < 0 {
-		return nil, false
-	}
-	rest := dump[begin+len("\x00begin \x00")+len(nonce):]
-	end := bytes.Index(rest, []byte("\x00end "+nonce))
-	if end < 0 {
-		return nil, false
-	}
-	section := strings.Split(string(rest[:end]), "\x00")
+	_, section := dumpSections(dump, nonce)
 	if len(section) != 7 {
 		return nil, false
 	}
