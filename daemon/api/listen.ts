@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type RequestListener, type Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { chmod, rm } from "node:fs/promises";
@@ -61,11 +61,9 @@ function makeServer(serving: Serving): Server {
       noDelay: true,
       optimizeEmptyRequests: true,
       shouldUpgradeCallback: (request) => serving.wantsUpgrade(request),
+      ServerResponse: JoiningResponse,
     },
-    (request, response) => {
-      joinHeaders(response);
-      return serving.request(request, response);
-    },
+    serving.request,
   );
   server.on("upgrade", (request, socket, head) => serving.upgrade(request, socket, head));
   const sockets = new Set<Socket>();
@@ -99,9 +97,10 @@ function closeGently(socket: Socket): void {
 }
 
 /** Headers that are to leave at once wait for the end of this turn: a first event that is there leaves with them. */
-function joinHeaders(response: ServerResponse): void {
-  const flush = response.flushHeaders.bind(response);
-  response.flushHeaders = () => void setImmediate(() => response.writableEnded || flush());
+class JoiningResponse extends ServerResponse {
+  override flushHeaders(): void {
+    setImmediate(() => this.writableEnded || super.flushHeaders());
+  }
 }
 
 function listen(server: Server, where: { host: string; port: number } | { path: string }): Promise<Server> {
