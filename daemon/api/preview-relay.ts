@@ -42,7 +42,7 @@ export async function relay(
   passage: Passage,
   upgrade?: string,
 ): Promise<Agreed | undefined> {
-  const { run, port, within } = passage;
+  const { run, port } = passage;
   const { method = "GET", headers } = request;
   const hasBody = headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
   const isSafe = !hasBody && (method === "GET" || method === "HEAD");
@@ -50,7 +50,7 @@ export async function relay(
   for (;;) {
     // what must not be asked twice has a connection of its own: an idle one may be closed just when it is to be used
     const idle = isSafe && upgrade === undefined ? takeIdle(run, port) : undefined;
-    const connection = idle ?? (await connectInner(run, port, within(), upgrade !== undefined));
+    const connection = idle ?? (await connectInner(run, port, passage.within(), upgrade !== undefined));
     try {
       return await new Exchange({ request, response, passage, connection, head, hasBody, upgrade }).done;
     } catch (error) {

@@ -3,7 +3,9 @@ import type { Duplex } from "node:stream";
 import { SandboxError } from "../../protocol/errors.ts";
 import type { Log } from "../log.ts";
 import type { Machines } from "../sandbox/machines.ts";
+import type { PortRow } from "../sandbox/port-table.ts";
 import { findPreview } from "../sandbox/port.ts";
+import type { Run } from "../sandbox/run.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import { requireToken, type Tokens } from "./access.ts";
 import type { Visitor } from "./preview-headers.ts";
@@ -38,21 +40,22 @@ export class Previews {
   readonly #sandboxes: Sandboxes;
   readonly #tokens: Tokens;
   readonly #log: Log;
-  readonly #visits = new Map<string, number>();
-  #all = 0;
+  readonly #open: Visit[] = [];
+  readonly #openOf = new Map<string, number>();
+  /** Rows whose end cuts off who visits them. */
+  readonly #watched = new WeakSet<PortRow>();
 
   constructor(machines: Machines, sandboxes: Sandboxes, tokens: Tokens) {
     this.#machines = machines;
     this.#sandboxes = sandboxes;
     this.#tokens = tokens;
     this.#log = machines.log;
+    setInterval(() => this.#releaseThinking(), thinkingMs / 10).unref();
   }
 
   /** Answers one request; never throws. */
   async show(request: IncomingMessage, response: ServerResponse, sight: Sight): Promise<void> {
-    await this.#visit(request, response, sight, async (passage) => {
-      await relay(request, response, passage);
-    });
+    await this.#visit(request, response, sight, (visit) => relay(request, response, visit));
   }
 
   /** Answers a request for another protocol on its bare socket; never throws. */
@@ -64,81 +67,75 @@ export class Previews {
     response.assignSocket(socket as never);
     response.once("finish", () => socket.end());
     socket.on("error", () => socket.destroy());
-    await this.#visit(request, response, sight, (passage) => relayUpgrade(request, socket, response, passage));
+    await this.#visit(request, response, sight, (visit) => relayUpgrade(request, socket, response, visit));
   }
 
   async #visit(
     request: IncomingMessage,
     response: ServerResponse,
     sight: Sight,
-    pass: (passage: Passage) => Promise<void>,
+    pass: (passage: Passage) => Promise<unknown>,
   ): Promise<void> {
-    using patience = new Patience();
-    const leave = () => {
-      if (!response.writableFinished) patience.end(new SandboxError("ABORTED", "Cannot go on: the visitor has gone"));
-    };
-    response.once("close", leave);
-    using cleanup = new DisposableStack();
+    let visit: Visit | undefined;
     try {
-      const place = this.#find(request, sight);
-      const cut = () => {
-        patience.end(new SandboxError("PORT_NOT_EXPOSED", "Cannot go on: the preview was taken back"));
-        request.socket.destroy();
-      };
-      if (place.gone) cleanup.use(whenAborted(place.gone, cut));
-      cleanup.use(this.#count(place.sandbox));
-      const { run, hold } =
-        this.#sandboxes.enterIfAwake(place.sandbox) ?? (await this.#sandboxes.enter(place.sandbox, patience.signal()));
-      cleanup.use(hold);
-      const thinking = setTimeout(() => hold[Symbol.dispose](), thinkingMs).unref();
-      cleanup.defer(() => clearTimeout(thinking));
-      const onAnswer = () => {
-        patience[Symbol.dispose]();
-        hold[Symbol.dispose]();
-      };
-      const { path, shared } = sight;
-      const visitor = place.isOurs ? { ...sight.visitor, authorization: undefined } : sight.visitor;
-      const within = () => patience.signal();
-      await pass({ run, port: place.port, path, visitor, within, shared, onAnswer });
+      visit = this.#letIn(new Visit(response, sight, this.#find(request, sight)));
+      const { sandbox } = visit.place;
+      visit.begin(this.#sandboxes.enterIfAwake(sandbox) ?? (await this.#sandboxes.enter(sandbox, visit.within())));
+      await pass(visit);
     } catch (error) {
       this.#tell(request, response, error, "sandbox" in sight);
     } finally {
-      response.off("close", leave);
+      if (visit) this.#letOut(visit);
     }
   }
 
   /** The sandbox and port, when the request may see them. Nothing is woken before. */
-  #find(request: IncomingMessage, sight: Sight) {
+  #find(request: IncomingMessage, sight: Sight): Place {
     if (sight.needsToken) requireToken(request.headers.authorization, this.#tokens);
-    if ("sandbox" in sight) return { sandbox: sight.sandbox, port: sight.port, isOurs: false };
+    if ("sandbox" in sight) return { sandbox: sight.sandbox, port: sight.port, row: undefined };
     const row = findPreview(this.#machines.ports, sight.label);
     const record = row && this.#machines.records.findByKey(row.sandboxKey);
     if (!row || !record) throw new SandboxError("PORT_NOT_EXPOSED", "Cannot find a preview of this address");
     if (row.auth === "bearer") requireToken(sight.visitor.authorization, this.#tokens);
-    return {
-      sandbox: record.name,
-      port: row.port,
-      gone: row.gone.signal,
-      /** The Authorization header was for us. */
-      isOurs: row.auth === "bearer",
-    };
+    return { sandbox: record.name, port: row.port, row };
   }
 
-  #count(sandbox: string): Disposable {
-    const visits = this.#visits.get(sandbox) ?? 0;
-    if (visits >= visitsPerSandbox || this.#all >= visitsInAll) {
+  #letIn(visit: Visit): Visit {
+    const { sandbox, row } = visit.place;
+    const visits = this.#openOf.get(sandbox) ?? 0;
+    if (visits >= visitsPerSandbox || this.#open.length >= visitsInAll) {
       throw new SandboxError("SANDBOX_UNAVAILABLE", `Cannot take another request: ${visits} are under way`);
     }
-    this.#visits.set(sandbox, visits + 1);
-    this.#all++;
-    return {
-      [Symbol.dispose]: () => {
-        this.#all--;
-        const left = (this.#visits.get(sandbox) ?? 1) - 1;
-        if (left === 0) this.#visits.delete(sandbox);
-        else this.#visits.set(sandbox, left);
-      },
-    };
+    this.#openOf.set(sandbox, visits + 1);
+    visit.index = this.#open.push(visit) - 1;
+    if (row) this.#watch(row);
+    return visit;
+  }
+
+  #letOut(visit: Visit): void {
+    visit.end();
+    const last = this.#open.pop()!;
+    if (last !== visit) {
+      this.#open[visit.index] = last;
+      last.index = visit.index;
+    }
+    const { sandbox } = visit.place;
+    const left = (this.#openOf.get(sandbox) ?? 1) - 1;
+    if (left === 0) this.#openOf.delete(sandbox);
+    else this.#openOf.set(sandbox, left);
+  }
+
+  /** A listener for each visit would cost more than the rest of it. */
+  #watch(row: PortRow): void {
+    if (this.#watched.has(row)) return;
+    this.#watched.add(row);
+    const cut = () => this.#open.filter(({ place }) => place.row === row).forEach((visit) => visit.cut());
+    row.gone.signal.addEventListener("abort", cut, { once: true });
+  }
+
+  #releaseThinking(): void {
+    const longAgoMs = performance.now() - thinkingMs;
+    for (const visit of this.#open) if (visit.beganMs < longAgoMs) visit.release();
   }
 
   #tell(request: IncomingMessage, response: ServerResponse, thrown: unknown, forProgram: boolean): void {
@@ -151,42 +148,85 @@ export class Previews {
   }
 }
 
-/** How long a visitor is kept waiting, counted from when there is something to wait for. */
-class Patience implements Disposable {
+/** Where a request goes. `row`: of the preview that it came by. */
+type Place = { sandbox: string; port: number; row: PortRow | undefined };
+
+/** One request, from when it is let in until it has been answered. One object for all that: small answers are many. */
+class Visit implements Passage {
+  readonly place: Place;
+  readonly port: number;
+  readonly path: string;
+  readonly shared: boolean;
+  readonly visitor: Visitor;
+  readonly beganMs = performance.now();
+  /** Its place among those that are open. */
+  index = -1;
+  readonly #response: ServerResponse;
+  #run: Run | undefined;
+  #hold: Disposable | undefined;
   // made when needed: most requests find all they want
   #over: AbortController | undefined;
-  #timer: NodeJS.Timeout | undefined;
-  #reason: SandboxError | undefined;
+  #patience: NodeJS.Timeout | undefined;
 
-  signal(): AbortSignal {
-    this.#over ??= new AbortController();
-    if (this.#reason) this.#over.abort(this.#reason);
-    else this.#timer ??= setTimeout(() => this.end(notReady()), readyMs);
+  constructor(response: ServerResponse, { path, shared, visitor }: Sight, place: Place) {
+    this.#response = response;
+    this.place = place;
+    this.port = place.port;
+    this.path = path;
+    this.shared = shared;
+    // for a preview that asks for the token, that header was for us
+    this.visitor = place.row?.auth === "bearer" ? { ...visitor, authorization: undefined } : visitor;
+  }
+
+  get run(): Run {
+    return this.#run!;
+  }
+
+  /** The sandbox is awake, and held so until the server answers. */
+  begin({ run, hold }: { run: Run; hold: Disposable }): void {
+    this.#run = run;
+    this.#hold = hold;
+  }
+
+  within(): AbortSignal {
+    if (!this.#over) {
+      this.#over = new AbortController();
+      this.#patience = setTimeout(() => this.#giveUp(notReady()), readyMs);
+      this.#response.once("close", this.#onGone);
+      if (this.#response.destroyed) this.#onGone();
+    }
     return this.#over.signal;
   }
 
-  end(reason: SandboxError): void {
-    this.#reason ??= reason;
-    this.#over?.abort(this.#reason);
+  onAnswer(): void {
+    clearTimeout(this.#patience);
+    this.release();
   }
 
-  [Symbol.dispose](): void {
-    clearTimeout(this.#timer);
+  /** It keeps its sandbox awake no longer. */
+  release(): void {
+    this.#hold?.[Symbol.dispose]();
   }
-}
 
-const waiting = new WeakMap<AbortSignal, Set<() => void>>();
-
-/** Calls `work` when the signal aborts, unless disposed before. A listener of its own for each would cost more than the rest of a visit. */
-function whenAborted(signal: AbortSignal, work: () => void): Disposable {
-  let works = waiting.get(signal);
-  if (!works) {
-    const all = new Set<() => void>();
-    signal.addEventListener("abort", () => all.forEach((one) => one()), { once: true });
-    waiting.set(signal, (works = all));
+  /** The preview was taken back. */
+  cut(): void {
+    this.#giveUp(new SandboxError("PORT_NOT_EXPOSED", "Cannot go on: the preview was taken back"));
+    this.#response.req.socket.destroy();
   }
-  works.add(work);
-  return { [Symbol.dispose]: () => void works.delete(work) };
+
+  end(): void {
+    this.onAnswer();
+    this.#response.off("close", this.#onGone);
+  }
+
+  readonly #onGone = () => {
+    if (this.#response.writableFinished) return;
+    this.#giveUp(new SandboxError("ABORTED", "Cannot go on: the visitor has gone"));
+  };
+
+  #giveUp(reason: SandboxError): void {
+    this.#over?.abort(reason);
+  }
 }
 
 function notReady(): SandboxError {
