@@ -1,6 +1,10 @@
+import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
+import { promisify } from "node:util";
 import { run } from "../daemon/linux/run.ts";
+import { timed } from "./benchmark.ts";
+import { percentile } from "./statistics.ts";
 
 export type MachineFacts = {
   cpu: string;
@@ -22,6 +26,21 @@ export async function describeMachine(peers: Record<string, string>): Promise<Ma
     kernel: release(),
     versions: { atoll: head.trim(), node: process.versions.node, ...peers },
   };
+}
+
+/** What `startMs` gives on a machine of the kind for which the budgets are meant, when nobody else uses it. */
+export const referenceStartMs = 1.7;
+
+/**
+ * Median time in which Node starts a program that does nothing and sees its end. Of two virtual machines with the same processor
+ * one may take seven times as long: what a page fault costs there decides.
+ */
+export async function startMs(samples = 60): Promise<number> {
+  const start = () => timed(() => promisify(execFile)("/bin/true"));
+  for (let warm = 0; warm < 10; warm++) await start();
+  const took: number[] = [];
+  while (took.length < samples) took.push(await start());
+  return percentile(took, 50);
 }
 
 /** How much of all processors was in use during the next `ms`, in percent: what is taken by others before we begin. */

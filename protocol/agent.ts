@@ -6,7 +6,7 @@ import { ErrorBody } from "./errors.ts";
  * policy. Refusals are an HTTP status with an ErrorBody. The Go side is tested against fixtures made from this file.
  *
  *   GET    /hello                          AgentHello
- *   GET    /events                         AgentEvent a line, a heartbeat every 60 s
+ *   GET    /events                         AgentEvent a line, a heartbeat every 120 s
  *   POST   /processes?after=OFFSET         ProcessSpec -> frames (frame.ts). A known id attaches instead of starting
  *   GET    /processes                      { processes: AgentProcess[] }
  *   GET    /processes/ID                   AgentProcess

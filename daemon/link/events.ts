@@ -5,8 +5,8 @@ import { type Link, parseAnswer } from "./link.ts";
 /** A line of the event stream holds one small JSON object. */
 const lineLimitBytes = 64 * 1024;
 
-/** The agent beats every 60 s; three missed beats and the stream counts as lost. */
-const silenceLimitMs = 190_000;
+/** The agent beats every 120 s; three missed beats and the stream counts as lost. */
+const silenceLimitMs = 370_000;
 
 /**
  * What happens in a run, until it or the connection ends. Its end makes the daemon look whether the run is alive.

@@ -63,8 +63,8 @@ export async function* readLog(response: Readable, before: number): AsyncGenerat
   }
 }
 
-/** A log that is waited for beats every 10 s; three missed beats and it counts as lost. What the caller does meanwhile is not silence. */
-const silenceLimitMs = 35_000;
+/** A log or a watch beats every 30 s; three missed beats and it counts as lost. What the caller does meanwhile is not silence. */
+export const silenceLimitMs = 100_000;
 
 async function* unlessSilent(response: Readable): AsyncGenerator<Uint8Array, void, undefined> {
   const chunks = response.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]();

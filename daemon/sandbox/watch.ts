@@ -4,6 +4,7 @@ import { SandboxError } from "../../protocol/errors.ts";
 import { defaultExclude, type WatchBody, type WatchEvent } from "../../protocol/watch.ts";
 import { unreachable } from "../link/connect.ts";
 import { parseAnswer } from "../link/link.ts";
+import { silenceLimitMs } from "../link/log.ts";
 import type { ServeTable } from "./call.ts";
 import { isoTime } from "./iso-time.ts";
 import type { Run } from "./run.ts";
@@ -88,9 +89,6 @@ function toEvent(line: WatchLine): WatchEvent | undefined {
 
 /** A path of 4 KiB, escaped at worst sixfold, and little else. */
 const lineLimitChars = 64 * 1024;
-
-/** A watch beats every 10 s; three missed beats and it counts as lost. */
-const silenceLimitMs = 35_000;
 
 async function* readLines(response: IncomingMessage): AsyncGenerator<WatchLine, void, undefined> {
   let rest = "";
