@@ -42,8 +42,8 @@ export class Previews {
   readonly #log: Log;
   readonly #open: Visit[] = [];
   readonly #openOf = new Map<string, number>();
-  /** Rows whose end cuts off who visits them. */
-  readonly #watched = new WeakSet<PortRow>();
+  /** Those of rows whose end cuts off who visits them. */
+  readonly #watched = new WeakSet<AbortSignal>();
 
   constructor(machines: Machines, sandboxes: Sandboxes, tokens: Tokens) {
     this.#machines = machines;
@@ -108,7 +108,7 @@ export class Previews {
     }
     this.#openOf.set(sandbox, visits + 1);
     visit.index = this.#open.push(visit) - 1;
-    if (row) this.#watch(row);
+    if (row) this.#watch(row.gone);
     return visit;
   }
 
@@ -126,11 +126,11 @@ export class Previews {
   }
 
   /** A listener for each visit would cost more than the rest of it. */
-  #watch(row: PortRow): void {
-    if (this.#watched.has(row)) return;
-    this.#watched.add(row);
-    const cut = () => this.#open.filter(({ place }) => place.row === row).forEach((visit) => visit.cut());
-    row.gone.signal.addEventListener("abort", cut, { once: true });
+  #watch({ signal }: AbortController): void {
+    if (this.#watched.has(signal)) return;
+    this.#watched.add(signal);
+    const cut = () => this.#open.filter(({ place }) => place.row?.gone.signal === signal).forEach((it) => it.cut());
+    signal.addEventListener("abort", cut, { once: true });
   }
 
   #releaseThinking(): void {

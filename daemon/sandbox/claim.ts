@@ -12,12 +12,30 @@ import { groupOf, type Machines } from "./machines.ts";
 import { runPaths } from "./paths.ts";
 import type { RunRecord, SandboxRecord } from "./record.ts";
 import { all, type StartedRun, tellStart } from "./start.ts";
+import type { WarmPool } from "./warm-pool.ts";
 
 /** An agent that has been idle answers within a millisecond; a cold start takes less time than waiting for longer. */
 const answerLimitMs = 1_000;
 
-/** The claim itself, one transaction: gives the sandbox's row, which has the run's key from now on. */
-export function claimRow({ records, journal }: Machines, sandbox: SandboxRecord, row: RunRecord): SandboxRecord {
+/** A warm run that has become a sandbox's, and the sandbox's row, which has the run's key from now on. */
+export type Claimed = { record: SandboxRecord; started: StartedRun };
+
+/** A warm run for the sandbox with this key, when it may have one and there is one: it has the run's key from now on. */
+export function claimWarm(machines: Machines, warm: WarmPool, key: string): Claimed | undefined {
+  const record = machines.records.findByKey(key);
+  const started = record && warm.take(record);
+  if (!started) return undefined;
+  try {
+    return { record: claimRow(machines, record, started.row), started };
+  } catch (error) {
+    warm.adopt(started); // nothing has changed
+    machines.log.warn({ run: started.row.id, error: (error as Error).message }, "cannot claim a warm run");
+    return undefined;
+  }
+}
+
+/** The claim itself, one transaction. */
+function claimRow({ records, journal }: Machines, sandbox: SandboxRecord, row: RunRecord): SandboxRecord {
   const { key } = sandbox;
   const claimed = { now: Date.now(), waitedMs: row.process ? ageMs(row.process) : 0 };
   const record = records.claimRun(row, sandbox, claimed);
@@ -25,12 +43,23 @@ export function claimRow({ records, journal }: Machines, sandbox: SandboxRecord,
   return record;
 }
 
+/** Undefined when the warm run is not good for it: then it is gone, and the sandbox is started as any other. */
+export async function furnishClaimed(machines: Machines, claimed: Claimed): Promise<StartedRun | undefined> {
+  try {
+    return await furnishRun(machines, claimed);
+  } catch (error) {
+    const words = (error as Error).message;
+    machines.log.warn({ run: claimed.started.row.id, error: words }, "cannot use a warm run: a cold start follows");
+    return undefined;
+  }
+}
+
 /**
  * Gives a claimed run everything by which a sandbox differs from the next: limits, quota, host name, `hosts`; and asks its
  * agent whether it lives. When one of these fails the run is ended and given back whole, and this throws; the disk, on
  * which nobody has written, stays for the sandbox's next run.
  */
-export async function furnishRun(machines: Machines, sandbox: SandboxRecord, started: StartedRun): Promise<StartedRun> {
+async function furnishRun(machines: Machines, { record: sandbox, started }: Claimed): Promise<StartedRun> {
   const { cgroups, config, disks, records } = machines;
   const { row, link } = started;
   await using undo = new AsyncDisposableStack();

@@ -1,31 +1,27 @@
 import { isDeepStrictEqual } from "node:util";
-import { SignalResult } from "../../protocol/agent.ts";
 import { requireSandboxId } from "../../protocol/names.ts";
 import type { SandboxConfig } from "../../protocol/options.ts";
 import type { EndReason, SandboxInfo, SandboxState } from "../../protocol/sandbox.ts";
 import { SandboxError } from "../../protocol/errors.ts";
-import { explainExit } from "../runtime/exit.ts";
 import { requireIsolation } from "../runtime/host.ts";
 import { requireCapacity } from "./capacity.ts";
-import { claimRow, furnishRun } from "./claim.ts";
-import { changeConfig, defaultImage, limitsOf, newConfig, type StoredConfig } from "./config.ts";
+import { claimWarm, furnishClaimed } from "./claim.ts";
+import { changeConfig, defaultImage, newConfig, type StoredConfig } from "./config.ts";
+import { endRun, whyLost } from "./end.ts";
 import { endingOf, giveBack } from "./give-back.ts";
 import { describeSandbox } from "./info.ts";
 import type { JournalLine } from "./journal.ts";
-import { groupOf, type Machines } from "./machines.ts";
-import type { RunEnd, SandboxRecord } from "./record.ts";
+import type { Machines } from "./machines.ts";
+import type { SandboxRecord } from "./record.ts";
 import { Run } from "./run.ts";
 import { startRun, type StartedRun } from "./start.ts";
 import { WarmPool } from "./warm-pool.ts";
 
-/** A start takes well under a second; a host under great load may need many. After this it has failed. */
-const startLimitMs = 60_000;
-
-/** How long processes may take to end after SIGTERM before the run goes: what is asleep must not have been torn. */
-const stopGraceMs = 3_000;
-
 /** Btrfs makes a removal durable within 30 s; until well after that it is done again by each recovery. */
 const garbageMs = 5 * 60_000;
+
+/** A start takes well under a second; a host under great load may need many. After this it has failed. */
+const startLimitMs = 60_000;
 
 /** After a start its caller's first commands come; nothing is made for nobody beside them. */
 const quietMs = 50;
@@ -251,12 +247,12 @@ export class Sandboxes {
       if (this.#closing)
         throw new SandboxError("SANDBOX_UNAVAILABLE", "Cannot start a sandbox: the daemon is going down");
       await requireCapacity(this.#machines);
-      const claimed = this.#claim(key);
+      const claimed = claimWarm(this.#machines, this.warm, key);
       if (claimed) {
         this.#rekey(key, claimed.record.key);
         key = claimed.record.key;
-        const run = await this.#furnish(claimed);
-        if (run) return run;
+        const started = await furnishClaimed(this.#machines, claimed);
+        if (started) return this.#makeRun(started);
       }
       await this.#clearLeftover(key);
       const now = this.#machines.records.findByKey(key) ?? record;
@@ -290,31 +286,6 @@ export class Sandboxes {
     if (live) this.#live.set(to, live);
   }
 
-  /** A warm run for the sandbox with this key, when it may have one and there is one: it has the run's key from now on. */
-  #claim(key: string): { record: SandboxRecord; started: StartedRun } | undefined {
-    const record = this.#machines.records.findByKey(key);
-    const started = record && this.warm.take(record);
-    if (!started) return undefined;
-    try {
-      return { record: claimRow(this.#machines, record, started.row), started };
-    } catch (error) {
-      this.warm.adopt(started); // nothing has changed
-      this.#machines.log.warn({ run: started.row.id, error: (error as Error).message }, "cannot claim a warm run");
-      return undefined;
-    }
-  }
-
-  /** Undefined when the warm run is not good for it: then it is gone, and the sandbox is started as any other. */
-  async #furnish({ record, started }: { record: SandboxRecord; started: StartedRun }): Promise<Run | undefined> {
-    try {
-      return this.#makeRun(await furnishRun(this.#machines, record, started));
-    } catch (error) {
-      const words = (error as Error).message;
-      this.#machines.log.warn({ run: started.row.id, error: words }, "cannot use a warm run: a cold start follows");
-      return undefined;
-    }
-  }
-
   /** A run that could not be given back whole, because something of the host held it: it is tried again now. */
   async #clearLeftover(key: string): Promise<void> {
     const row = this.#machines.records.runOf(key);
@@ -335,55 +306,22 @@ export class Sandboxes {
     else if (now?.state === "stopping") await now.done;
   }
 
-  /** The agent is dead though nobody asked: the kernel knows why. */
+  /** The agent is dead though nobody asked. */
   async #lost(run: Run): Promise<void> {
     const live = this.#live.get(run.row.sandboxKey);
     if (live?.state !== "running" || live.run !== run) return;
     const record = this.#machines.records.findByKey(run.row.sandboxKey);
-    const oomKills = this.#machines.cgroups.oomKills(groupOf(this.#machines, run.row.id));
-    const { reason, words } = explainExit({
-      otherBoot: false,
-      ...(oomKills !== undefined && { oomKills }),
-      memoryLimitBytes: record ? limitsOf(record.config).memoryMiB * 1024 ** 2 : 0,
-    });
+    const { reason, words } = whyLost(this.#machines, run, record);
     this.#machines.log.warn({ sandbox: record?.name, run: run.row.id, reason }, words);
     await this.#end(run, reason, "SIGKILL", words);
   }
 
   #end(run: Run, reason: EndReason, signal: string, detail?: string): Promise<void> {
-    const { records, log } = this.#machines;
     const key = run.row.sandboxKey;
-    run.stopping = true;
     const ending = { reason, ...(detail !== undefined && { detail }) };
-    records.setStopping(run.row.id, ending);
-    const done = (async () => {
-      if (signal !== "SIGKILL") await this.#letProcessesEnd(run, signal);
-      const end: RunEnd = { ...ending, at: Date.now() };
-      try {
-        await giveBack(this.#machines, run.row, end);
-      } catch (error) {
-        log.error({ run: run.row.id, error: (error as Error).message }, "cannot give back all of a run");
-        throw error;
-      } finally {
-        this.#live.delete(key);
-        run.close(end);
-      }
-    })();
+    const done = endRun(this.#machines, run, ending, signal, () => this.#live.delete(key));
     this.#live.set(key, { state: "stopping", done });
     return done;
-  }
-
-  async #letProcessesEnd(run: Run, signal: string): Promise<void> {
-    const { cgroups } = this.#machines;
-    const alone = () => cgroups.processes(run.group).length <= 1;
-    if (alone()) return;
-    const deadlineMs = performance.now() + stopGraceMs;
-    try {
-      await run.link.call(SignalResult, "/signal", { method: "POST", json: { signal }, answerWithinMs: 1_000 });
-    } catch {
-      return; // an agent that does not answer has no say in how it ends
-    }
-    while (!alone() && performance.now() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 10));
   }
 
   /** Tells the store which images our disks need, one telling at a time: each replaces the former. */
