@@ -44,7 +44,7 @@ func (e *events) subscribe() (<-chan agentEvent, func()) {
 }
 
 // A daemon follows the events of a thousand idle sandboxes, and looks at their processes itself: rarer than on a log.
-const eventsBeat = 4
+const eventsBeat = 8
 
 func (a *agent) getEvents(w http.ResponseWriter, r *http.Request, _ []string) error {
 	reader, leave := a.events.subscribe()

@@ -44,7 +44,7 @@ func defaultSettings() settings {
 		workspace:   "/workspace",
 		oomScoreAdj: "500",
 		times: times{
-			heartbeat:       30 * time.Second,
+			heartbeat:       15 * time.Second,
 			readerAway:      30 * time.Second,
 			keepDelivered:   30 * time.Second,
 			keepUndelivered: 5 * time.Minute,

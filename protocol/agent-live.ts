@@ -4,7 +4,7 @@ import { ErrorBody } from "./errors.ts";
 /**
  * The part of the link for live work: watches, listening ports, raw connections, terminals.
  *
- *   POST   /watches                        WatchRequest -> WatchLine a line each, `ready` first, a heartbeat every 30 s
+ *   POST   /watches                        WatchRequest -> WatchLine a line each, `ready` first, a heartbeat every 15 s
  *   POST   /changes                        ChangesRequest -> ChangesAnswer
  *   GET    /ports                          { ports: ListeningPort[] }: the kernel's table of listening TCP sockets
  *   GET    /dial?port=N                    Upgrade: atoll-tcp -> 101, then the bytes of a connection to 127.0.0.1, else ::1,

@@ -63,8 +63,8 @@ export async function* readLog(response: Readable, before: number): AsyncGenerat
   }
 }
 
-/** A log or a watch beats every 30 s; three missed beats and it counts as lost. What the caller does meanwhile is not silence. */
-export const silenceLimitMs = 100_000;
+/** A log or a watch beats every 15 s; three missed beats and it counts as lost. What the caller does meanwhile is not silence. */
+export const silenceLimitMs = 50_000;
 
 async function* unlessSilent(response: Readable): AsyncGenerator<Uint8Array, void, undefined> {
   const chunks = response.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]();

@@ -115,7 +115,13 @@ test("interim answers, trailers and what a server says behind its answer stay in
     assert.equal(await (await fetch(`${url}/two-answers`)).text(), "one");
     assert.match(await (await fetch(`${url}/echo`)).text(), /"url":"\/echo"/);
   }
-  await assert.rejects(fetch(`${url}/chunk-extension`).then((response) => response.text()));
+  // where its head came alone, that has left already: then the answer is cut off
+  const read = async () => {
+    const response = await fetch(`${url}/chunk-extension`);
+    await response.text();
+    return response.status;
+  };
+  assert((await read().catch(() => 502)) === 502);
   assert.equal((await fetch(`${url}/echo`)).status, 200);
 });
 
