@@ -93,6 +93,9 @@ func (p *process) watch(exited <-chan exitStatus) {
 	p.mutex.Lock()
 	p.exited = true
 	p.mutex.Unlock()
+	if p.terminal != nil {
+		close(p.terminal.left)
+	}
 	if p.timeout != nil {
 		p.timeout.Stop()
 	}

@@ -38,6 +38,9 @@ type terminal struct {
 	file *os.File
 	// turn: one viewer types at a time, a piece each.
 	turn chan struct{}
+	// left is closed when the program has ended. Until then it may close its terminal and open it again, and to close
+	// our end would hang up on it: also on one that closes its descriptors just before it exits.
+	left chan struct{}
 
 	mutex   sync.Mutex
 	views   map[*view]int64 // how far each viewer is
@@ -62,7 +65,8 @@ func openTerminal(size terminalSize, user *credential) (*terminal, int, error) {
 		return nil, 0, noTerminal(err)
 	}
 	return &terminal{
-		file: os.NewFile(uintptr(fd), "terminal"), turn: make(chan struct{}, 1), views: map[*view]int64{},
+		file: os.NewFile(uintptr(fd), "terminal"), turn: make(chan struct{}, 1), left: make(chan struct{}),
+		views: map[*view]int64{},
 	}, child, nil
 }
 
@@ -195,7 +199,7 @@ func (t *terminal) write(keys []byte, isThere func() bool) error {
 // pump reads the terminal's output into the process's log.
 func (t *terminal) pump(p *process) *pump {
 	return &pump{
-		file: t.file, moved: p.moved,
+		file: t.file, moved: p.moved, left: t.left,
 		sink: func(bytes []byte) {
 			p.log.append(frameStdout, bytes)
 			t.mutex.Lock()

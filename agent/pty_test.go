@@ -217,6 +217,20 @@ func TestEveryViewerSeesEverythingFromWhereItBegins(t *testing.T) {
 	equal(t, "replay", late.shown, "one\r\none\r\ntwo\r\ntwo\r\nthree\r\nthree\r\n")
 }
 
+func TestAProgramMayCloseItsTerminalAndOpenItAgain(t *testing.T) {
+	a := startAgent(t)
+	closed := `exec 3</dev/null; exec <&3 >&3 2>&3; `
+	again := a.view(a.openTerminal(argv("bash", "-c", closed+`sleep 0.3; echo back >/dev/tty; exit 7`)), 0)
+	again.sees("back\r\n")
+	equal(t, "exit code", again.end().ExitCode, 7)
+	for i := 0; i < 20; i++ {
+		// not hung up on between its last close and its exit
+		slow := a.view(a.openTerminal(argv("bash", "-c", `echo here; `+closed+`exit 0`)), 0)
+		equal(t, "exit code", slow.end().ExitCode, 0)
+		equal(t, "shown", slow.shown, "here\r\n")
+	}
+}
+
 func TestAViewerThatDoesNotReadFallsBehindAndSlowsNobody(t *testing.T) {
 	a := startAgent(t)
 	id := a.openTerminal(argv("bash", "-c", `read; seq 1 2000000; echo done`))

@@ -4,6 +4,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -13,6 +14,8 @@ type pump struct {
 	sink func([]byte)
 	// room is nil when the sink may take more, else a channel to wait on; nil where the sink always may.
 	room func() <-chan struct{}
+	// left is closed when no program can open the other end again; nil where that is so as soon as nobody has it open.
+	left <-chan struct{}
 	// moved gets an item after every read and at the end, when there is place for one.
 	moved chan<- struct{}
 
@@ -20,6 +23,8 @@ type pump struct {
 	reading sync.Mutex
 	total   int64
 	ended   bool
+
+	pause time.Duration
 }
 
 // A pipe holds 64 KiB.
@@ -64,10 +69,35 @@ func (p *pump) run() {
 			ended = n <= 0 && !again
 			return !again
 		})
-		if err != nil || ended {
+		if err != nil || ended && !p.mayGoOn() {
 			return
 		}
 	}
+}
+
+// How often a terminal that nobody has open is looked at.
+const (
+	reopenFirst = 10 * time.Millisecond
+	reopenMost  = 500 * time.Millisecond
+)
+
+// mayGoOn is called where nobody has the other end open. It waits a while for somebody to open it again, and when nobody can
+// any more says yes once, for what was written until then.
+func (p *pump) mayGoOn() bool {
+	if p.left == nil {
+		return false
+	}
+	if p.pause *= 2; p.pause == 0 {
+		p.pause = reopenFirst
+	} else if p.pause > reopenMost {
+		p.pause = reopenMost
+	}
+	select {
+	case <-p.left:
+		p.left = nil
+	case <-time.After(p.pause):
+	}
+	return true
 }
 
 // readOnce moves what one read gives. Only now a buffer is taken, so that an idle pipe costs none.
@@ -86,6 +116,7 @@ func (p *pump) readOnce(fd int) (n int, again bool) {
 		case err != nil || n <= 0:
 			return 0, false
 		}
+		p.pause = 0
 		p.sink(buffer[:n])
 		p.total += int64(n)
 		p.tell()

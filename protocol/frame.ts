@@ -15,7 +15,7 @@ export const frameKinds = {
   ended: 17,
   /** JSON Truncated. */
   truncated: 18,
-  /** Empty; sent when nothing was for 10 s. */
+  /** Empty; sent when nothing was for 15 s. */
   heartbeat: 19,
   /** JSON ErrorBody; last where there is no `ended`. */
   error: 20,

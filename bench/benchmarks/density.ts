@@ -7,7 +7,7 @@ import { cpuMs, pause, rss } from "../process.ts";
 
 const count = 1_000;
 const mebibyte = 2 ** 20;
-/** The agents beat every two minutes and sweeps come every 30 s: at least one of each is in it. */
+/** The agents beat every two minutes and sweeps come every 15 s: at least one of each is in it. */
 const watchMs = 120_000;
 
 export const density: Benchmark = {

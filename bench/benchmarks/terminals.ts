@@ -5,7 +5,7 @@ import { cpuMs, pause, rss } from "../process.ts";
 
 const boxes = 50;
 const perBox = 20;
-/** Viewers are asked whether they are there every 30 s, logs beat every 10 s: several of each are in it. */
+/** Viewers are asked whether they are there every 30 s, logs beat every 15 s: several of each are in it. */
 const watchMs = 60_000;
 
 export const terminals: Benchmark = {

@@ -193,7 +193,7 @@ class Visit implements Passage {
       this.#over = new AbortController();
       this.#patience = setTimeout(() => this.#giveUp(notReady()), readyMs);
       this.#response.once("close", this.#onGone);
-      if (this.#response.destroyed) this.#onGone();
+      if (this.#response.destroyed || this.#response.req.socket.destroyed) this.#onGone();
     }
     return this.#over.signal;
   }

@@ -5,7 +5,7 @@ import type { Machines } from "./machines.ts";
 import type { Sandboxes } from "./sandboxes.ts";
 
 /** A look at 1,000 runs costs 10 to 100 ms: rarely by itself, but in time for the sandbox that is due next. */
-const rarelyMs = 30_000;
+const rarelyMs = 15_000;
 const oftenMs = 250;
 
 /** Puts idle runs to sleep, ends those past their lifetime, finds dead ones whose end was not heard, and writes who was active. */
