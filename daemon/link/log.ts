@@ -24,7 +24,7 @@ export async function* readLog(response: Readable, before: number): AsyncGenerat
   const read = <T>(schema: { parse: (value: unknown) => T }, payload: Uint8Array) =>
     parseAnswer(schema as never, decoder.decode(payload)) as T;
   try {
-    for await (const frame of decodeFrames(unlessSilent(response))) {
+    for await (const frame of decodeFrames(unlessSilent<Uint8Array>(response, "log"))) {
       switch (frame.kind) {
         case frameKinds.stdout:
         case frameKinds.stderr: {
@@ -63,16 +63,17 @@ export async function* readLog(response: Readable, before: number): AsyncGenerat
   }
 }
 
-/** A log or a watch beats every 15 s; three missed beats and it counts as lost. What the caller does meanwhile is not silence. */
-export const silenceLimitMs = 50_000;
+/** A log or a watch beats every 15 s; three missed beats and it counts as lost. */
+const silenceLimitMs = 50_000;
 
-async function* unlessSilent(response: Readable): AsyncGenerator<Uint8Array, void, undefined> {
+/** What comes. Throws AGENT_UNREACHABLE, with `what` in its words, after a silence. What the caller does meanwhile is none. */
+export async function* unlessSilent<T>(response: Readable, what: string): AsyncGenerator<T, void, undefined> {
   const chunks = response.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]();
   for (;;) {
-    const timer = setTimeout(() => response.destroy(unreachable("its log fell silent")), silenceLimitMs);
+    const timer = setTimeout(() => response.destroy(unreachable(`its ${what} fell silent`)), silenceLimitMs);
     const { done, value } = await chunks.next().finally(() => clearTimeout(timer));
     if (done) return;
-    yield value as Uint8Array;
+    yield value as T;
   }
 }
 

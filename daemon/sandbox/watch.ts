@@ -4,7 +4,7 @@ import { SandboxError } from "../../protocol/errors.ts";
 import { defaultExclude, type WatchBody, type WatchEvent } from "../../protocol/watch.ts";
 import { unreachable } from "../link/connect.ts";
 import { parseAnswer } from "../link/link.ts";
-import { silenceLimitMs } from "../link/log.ts";
+import { unlessSilent } from "../link/log.ts";
 import type { ServeTable } from "./call.ts";
 import { isoTime } from "./iso-time.ts";
 import type { Run } from "./run.ts";
@@ -92,14 +92,9 @@ const lineLimitChars = 64 * 1024;
 
 async function* readLines(response: IncomingMessage): AsyncGenerator<WatchLine, void, undefined> {
   let rest = "";
-  const chunks = (response.setEncoding("utf8") as AsyncIterable<string>)[Symbol.asyncIterator]();
   try {
-    for (;;) {
-      // What the reader does meanwhile is not silence.
-      const timer = setTimeout(() => response.destroy(unreachable("its watch fell silent")), silenceLimitMs);
-      const { done, value } = await chunks.next().finally(() => clearTimeout(timer));
-      if (done) return;
-      const lines = (rest + value).split("\n");
+    for await (const chunk of unlessSilent<string>(response.setEncoding("utf8"), "watch")) {
+      const lines = (rest + chunk).split("\n");
       rest = lines.pop() ?? "";
       if (rest.length > lineLimitChars) throw unreachable("a line of its watch has no end");
       for (const line of lines) yield parseAnswer(WatchLine, line);
