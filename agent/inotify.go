@@ -53,8 +53,12 @@ func (i *inotify) close() {
 
 // add watches the directory that a descriptor leads to. The kernel gives the same number for the same directory however
 // it is reached, which is how directories are told apart here.
+//
+// The mask is always added to what is watched already: the kernel replaces a mask by way of an empty one, and what
+// happens in that moment is told to nobody.
 func (i *inotify) add(directory int, mask uint32) (int32, error) {
-	wd, err := syscall.InotifyAddWatch(i.fd, fmt.Sprintf("/proc/self/fd/%d", directory), mask|syscall.IN_ONLYDIR)
+	const always = syscall.IN_ONLYDIR | syscall.IN_MASK_ADD
+	wd, err := syscall.InotifyAddWatch(i.fd, fmt.Sprintf("/proc/self/fd/%d", directory), mask|always)
 	return int32(wd), err
 }
 
@@ -154,7 +158,10 @@ func readEntries(directory int, buffer []byte) ([]directoryEntry, error) {
 		case err != nil:
 			return nil, err
 		}
-		return parseEntries(buffer[:n]), nil
+		// A signal may stop the kernel behind "." already: without a name is not yet the end.
+		if entries := parseEntries(buffer[:n]); len(entries) > 0 || n == 0 {
+			return entries, nil
+		}
 	}
 }
 

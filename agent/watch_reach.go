@@ -21,7 +21,7 @@ func (w *watch) anchor() error {
 		if err != nil {
 			return errMoved
 		}
-		held, err := w.owner.hold(directory, anchorBits|syscall.IN_MASK_ADD)
+		held, err := w.owner.hold(directory, anchorBits)
 		_ = syscall.Close(directory) // of a directory: cannot fail
 		if err != nil {
 			return w.limit(parent, err)
