@@ -244,20 +244,21 @@ test("one sandbox's slow server slows nobody else's, and has a limit", async () 
   const slow = await serving("slow");
   const { url: slowUrl } = await slow.exposePort(3000);
   const leave = new AbortController();
-  const { port } = new URL(slowUrl);
-  const { host } = new URL(slowUrl);
-  // some more than the limit: the visits that look whether it is reached take places too
-  for (let i = 0; i < 530; i++) {
+  const { host, port } = new URL(slowUrl);
+  const limit = 512;
+  const refused: (number | undefined)[] = [];
+  for (let i = 0; i < limit + 18; i++) {
     const options = { host: "127.0.0.1", port, path: "/hang", headers: { host }, signal: leave.signal, agent: false };
     const asked = httpRequest(options);
     asked.on("error", () => {});
+    asked.on("response", (response) => refused.push(response.resume().statusCode));
     asked.end();
   }
-  const refusal = await until("the slow one is full", async () => {
-    const response = await fetch(`${slowUrl}/echo`);
-    await response.text();
-    return response.status === 503 && response;
-  });
+  await until("those beyond the limit are refused", () => refused.length >= 18);
+  assert.deepEqual(refused, Array<number>(18).fill(503));
+  const refusal = await fetch(`${slowUrl}/echo`);
+  assert.equal(refusal.status, 503);
+  await refusal.text();
   assert.equal(refusal.headers.get("retry-after"), "2");
   assert.equal((await fetch(`${url}/echo`)).status, 200);
   leave.abort();
