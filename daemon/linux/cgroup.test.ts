@@ -74,7 +74,10 @@ for (const { version, files, mounts, cpuNs } of machines) {
     const cgroups = openCgroups(mounts(tree.root).join("\n"));
     assert.equal(cgroups.version, version);
     assert.deepEqual(cgroups.missing, []);
-    assert.equal(cgroups.cpuNs(group), cpuNs);
+    const cpu = cgroups.cpuMeter(group);
+    assert.deepEqual([cpu.readNs(), cpu.readNs()], [cpuNs, cpuNs]);
+    cpu.close();
+    assert.equal(cpu.readNs(), undefined);
     assert.equal(cgroups.memoryBytes(group), 4096);
     assert.equal(cgroups.inactiveFileBytes(group), 2048);
     assert.equal(cgroups.memoryLimitBytes(group), 1_048_576);
@@ -87,8 +90,9 @@ for (const { version, files, mounts, cpuNs } of machines) {
   test(`${version}: a group that is not there has no numbers, and removing it is no error`, async () => {
     await using tree = await openTree(files);
     const cgroups = openCgroups(mounts(tree.root).join("\n"));
-    const readings = ["cpuNs", "memoryBytes", "memoryLimitBytes", "oomKills", "pids", "pidsRefused"] as const;
+    const readings = ["memoryBytes", "memoryLimitBytes", "oomKills", "pids", "pidsRefused"] as const;
     for (const reading of readings) assert.equal(cgroups[reading]("atoll-abcdef/gone"), undefined, reading);
+    assert.equal(cgroups.cpuMeter("atoll-abcdef/gone").readNs(), undefined);
     assert.deepEqual(cgroups.processes("atoll-abcdef/gone"), []);
     assert.deepEqual(cgroups.list("atoll-gone"), []);
     await cgroups.remove("atoll-abcdef/gone");

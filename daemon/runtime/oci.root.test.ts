@@ -256,7 +256,6 @@ test("limits of a run can be changed while it runs, up and down, and are read ba
     box.cgroups.setLimits(box.group, { memoryBytes, cpuShares: 512, cpuQuotaUs: "max", pids: 100 });
     assert.equal(box.cgroups.memoryLimitBytes(box.group), memoryBytes);
   }
-  assert.ok((box.cgroups.cpuNs(box.group) ?? 0) > 0);
   assert.ok((box.cgroups.memoryBytes(box.group) ?? 0) > 0);
   assert.ok((box.cgroups.pids(box.group) ?? 0) >= 1);
   assert.ok((box.cgroups.inactiveFileBytes(box.group) ?? -1) >= 0);
@@ -268,14 +267,17 @@ test("deleting a run leaves no group in any hierarchy and no state, and can be s
   const process = await box.create();
   await box.runtime.start(box.run, process);
   await box.answers();
+  const cpu = box.cgroups.cpuMeter(box.group);
+  assert.ok((cpu.readNs() ?? 0) > 0);
   assert.deepEqual(box.cgroups.list(`atoll-${box.tag}`), [box.run]);
   await killAndWait(process);
   for (const _ of [1, 2]) {
     await box.runtime.delete(box.run, box.group, AbortSignal.timeout(10_000));
     assert.deepEqual(await box.runtime.list(), []);
     assert.deepEqual(box.cgroups.list(`atoll-${box.tag}`), []);
-    assert.equal(box.cgroups.cpuNs(box.group), undefined);
+    assert.equal(cpu.readNs(), undefined);
   }
+  cpu.close();
 });
 
 test("killing the group ends every process of the run", async () => {

@@ -2,6 +2,7 @@ import type { Socket } from "node:net";
 import { z } from "zod";
 import { AgentProcess, type ProcessEnd } from "../../protocol/agent.ts";
 import { SandboxError } from "../../protocol/errors.ts";
+import type { CpuMeter } from "../linux/cgroup.ts";
 import { ageMs, stateOf } from "../linux/process.ts";
 import { readEvents } from "../link/events.ts";
 import type { Link } from "../link/link.ts";
@@ -33,6 +34,7 @@ export class Run {
   readonly #machines: Machines;
   readonly #ended = Promise.withResolvers<RunEnd>();
   readonly #closed = new AbortController();
+  readonly #cpu: CpuMeter;
   readonly #commands = new Map<string, unknown>();
   readonly #connections = new Set<Socket>();
   readonly #onLost: (run: Run) => void;
@@ -42,8 +44,9 @@ export class Run {
     this.row = started.row;
     this.link = started.link;
     this.#onLost = onLost;
+    this.#cpu = machines.cgroups.cpuMeter(this.group);
     this.activity = new Activity(
-      () => machines.cgroups.cpuNs(this.group),
+      () => this.#cpu.readNs(),
       started.row.process && ageMs(started.row.process) - started.row.waitedMs,
     );
     this.services = new Services(this, machines.services, machines.log);
@@ -117,6 +120,7 @@ export class Run {
   /** Ends our side only: the run goes on without this daemon. */
   leave(): void {
     this.#closed.abort();
+    this.#cpu.close();
     this.services.close();
     this.link.close();
     for (const connection of this.#connections) connection.destroy();
