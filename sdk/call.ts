@@ -56,7 +56,7 @@ export function prepare<V extends VerbName>(verb: V, call: CallOf<V>): Prepared 
  * By the standard fetch keeps all that a stream has given, to send it again, unless there is no redirect and nobody who could be
  * asked. Node does so, and would hold a whole upload in memory. Workers, which do not, refuse to be told.
  */
-function sentOnce(): object {
+export function sentOnce(): object {
   const { process } = globalThis as { process?: { versions?: { undici?: string } } };
   return process?.versions?.undici === undefined ? {} : { redirect: "error", window: null };
 }

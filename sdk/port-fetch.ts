@@ -1,5 +1,6 @@
 import { SandboxError } from "../protocol/errors.ts";
 import { previewLabelOf } from "../protocol/port.ts";
+import { sentOnce } from "./call.ts";
 import { Connection, defaultConnection } from "./connection.ts";
 import type { Scope } from "./scope.ts";
 import { asksForWebSocket, senderFor } from "./send.ts";
@@ -75,7 +76,9 @@ async function pass(transport: Transport, path: string, request: Request): Promi
     duplex: "half",
     redirect: "manual",
     signal: request.signal,
+    ...(request.body && sender === fetch && sentOnce()),
   };
+  if (init.redirect === "error") init.headers.set("atoll-redirects", "as-200");
   const response = await transport.forward(path, init as RequestInit, sender);
   return upgrades ? response : asItWasSent(response);
 }
@@ -105,14 +108,19 @@ function headersFor(request: Request, upgrades: boolean): Headers {
   return headers;
 }
 
-/** What a server packs although nobody asked for it has been unpacked by fetch: then these headers are wrong. */
+/**
+ * What a server packs although nobody asked for it has been unpacked by fetch: then these headers are wrong. And where fetch
+ * takes no redirect, its status comes in a header.
+ */
 function asItWasSent(response: Response): Response {
   const headers = new Headers(response.headers);
+  const redirect = headers.get("atoll-status");
+  headers.delete("atoll-status");
   if (headers.has("content-encoding")) {
     headers.delete("content-encoding");
     headers.delete("content-length");
   }
-  const { status, statusText } = response;
+  const { status, statusText } = redirect === null ? response : { status: Number(redirect), statusText: "" };
   const hasBody = ![204, 205, 304].includes(status);
   return new Response(hasBody ? response.body : null, { status, statusText, headers });
 }

@@ -79,21 +79,25 @@ function sightOfCaller(request: IncomingMessage, target: string): Sight | undefi
   if (!target.startsWith("/v1/")) return undefined;
   const said = (name: string) => valueOf(request.rawHeaders, `atoll-forwarded-${name}`);
   const visitor = { proto: said("proto") ?? "http", address: said("for"), authorization: said("authorization") };
+  const asked = {
+    shared: false,
+    needsToken: true,
+    redirectsAs200: valueOf(request.rawHeaders, "atoll-redirects") === "as-200",
+  };
   const ofLabel = /^\/v1\/previews\/([A-Za-z0-9_-]{1,63})(?=[/?]|$)/.exec(target);
   if (ofLabel) {
     const [front, label = ""] = ofLabel;
     const path = pathBehind(front, target);
-    return { label, path, shared: false, needsToken: true, visitor: { ...visitor, host: said("host") ?? "" } };
+    return { ...asked, label, path, visitor: { ...visitor, host: said("host") ?? "" } };
   }
   const ofPort = /^\/v1\/sandboxes\/([A-Za-z0-9-]{1,63})\/ports\/(\d{1,5})\/http(?=[/?]|$)/.exec(target);
   if (!ofPort) return undefined;
   const [front, sandbox = "", port] = ofPort;
   return {
+    ...asked,
     sandbox,
     port: Number(port),
     path: pathBehind(front, target),
-    shared: false,
-    needsToken: true,
     visitor: { ...visitor, host: said("host") ?? `localhost:${port}` },
   };
 }

@@ -10,6 +10,9 @@ import { toInner, toVisitor, type Visitor } from "./preview-headers.ts";
 /** A visitor who still sends when the answer is complete is listened to for so long, so that the answer is not lost with a reset. */
 const lingerMs = 2_000;
 
+/** Those that fetch would follow. */
+const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+
 /** With its head it is no more than Node writes without a buffer of its own (16 KiB). */
 const smallBytes = 8 * 1024;
 
@@ -24,6 +27,8 @@ export type Passage = {
   within(): AbortSignal;
   /** Whether the page shares its origin with others'. */
   shared: boolean;
+  /** A redirect's status is told in a header: see DESIGN.md, Wire. */
+  redirectsAs200: boolean;
   /** The inner server has begun to answer: from now on only what flows is use. */
   onAnswer(): void;
 };
@@ -149,8 +154,12 @@ class Exchange implements InnerUser {
 
   #begin(): void {
     const { status, message, headers } = this.#reader.head!;
+    const { shared, redirectsAs200 } = this.#passage;
+    const shown = toVisitor(headers, status, shared);
     try {
-      this.#response.writeHead(status, message, toVisitor(headers, status, this.#passage.shared));
+      if (redirectsAs200 && redirects.has(status))
+        this.#response.writeHead(200, [...shown, "Atoll-Status", `${status}`]);
+      else this.#response.writeHead(status, message, shown);
     } catch (error) {
       throw nonsense((error as Error).message, error);
     }

@@ -21,6 +21,8 @@ export type Sight = {
   shared: boolean;
   /** Whether the request must open the API: an app passes a visitor's on. */
   needsToken: boolean;
+  /** Whether who asks wants no redirect, but its status in a header (DESIGN.md, Wire). */
+  redirectsAs200?: boolean;
   visitor: Visitor;
 } & ({ label: string } | { sandbox: string; port: number });
 
@@ -157,6 +159,7 @@ class Visit implements Passage {
   readonly port: number;
   readonly path: string;
   readonly shared: boolean;
+  readonly redirectsAs200: boolean;
   readonly visitor: Visitor;
   readonly beganMs = performance.now();
   /** Its place among those that are open. */
@@ -168,12 +171,13 @@ class Visit implements Passage {
   #over: AbortController | undefined;
   #patience: NodeJS.Timeout | undefined;
 
-  constructor(response: ServerResponse, { path, shared, visitor }: Sight, place: Place) {
+  constructor(response: ServerResponse, { path, shared, redirectsAs200 = false, visitor }: Sight, place: Place) {
     this.#response = response;
     this.place = place;
     this.port = place.port;
     this.path = path;
     this.shared = shared;
+    this.redirectsAs200 = redirectsAs200;
     // for a preview that asks for the token, that header was for us
     this.visitor = place.row?.auth === "bearer" ? { ...visitor, authorization: undefined } : visitor;
   }

@@ -369,6 +369,27 @@ test("programs reach any port without a URL, apps pass visitors on", async () =>
   assert.equal(unasked.status, 426);
 });
 
+test("what a program streams to a port is not kept, and a redirect is given as it is", async () => {
+  const redirect = await box.containerFetch("/cookies", { method: "POST", body: "x" }, 3000);
+  assert.deepEqual([redirect.status, redirect.headers.get("location")], [302, "/next?x=1"]);
+  assert.deepEqual(redirect.headers.getSetCookie(), ["a=1; Path=/", "b=2"]);
+  assert.equal(redirect.headers.get("atoll-status"), null);
+  const [chunks, chunkBytes] = [1_024, 1 << 20];
+  const before = process.memoryUsage().arrayBuffers;
+  let [sent, peak] = [0, 0];
+  const body = new ReadableStream<Uint8Array>({
+    pull(sink) {
+      peak = Math.max(peak, process.memoryUsage().arrayBuffers - before);
+      if (sent++ < chunks) sink.enqueue(new Uint8Array(chunkBytes));
+      else sink.close();
+    },
+  });
+  const init = { method: "POST", body, duplex: "half" };
+  const answer = await box.containerFetch("/sink", init as RequestInit, 3000);
+  assert.equal(((await answer.json()) as { size: number }).size, chunks * chunkBytes);
+  assert(peak < (chunks * chunkBytes) / 4, `${peak} bytes were held`);
+});
+
 function atoll(...args: string[]) {
   const env = { ...process.env, ATOLL_URL: daemon.url, ATOLL_TOKEN: daemon.token, NO_COLOR: "1" };
   return runProgram(process.execPath, [join(import.meta.dirname, "../../cli/main.ts"), ...args], { env });
