@@ -33,7 +33,7 @@ func TestARunningProcessKeepsItsIDFromAnotherAttempt(t *testing.T) {
 	equal(t, "another attempt", refusal.Code, "RESOURCE_BUSY")
 	again := a.start(makeSpec(roll, argv("true"), attempt(id, "a")))
 	again.until(t, "up\n")
-	a.call("POST", "/processes/"+id+"/signal", signalRequest{"SIGKILL"}, nil)
+	a.call("POST", "/processes/"+id+"/signal", signalRequest{Signal: "SIGKILL"}, nil)
 	equal(t, "the first reader still reads", log.rest(t).end.Signal, "SIGKILL")
 	equal(t, "and the second", again.rest(t).end.Signal, "SIGKILL")
 }

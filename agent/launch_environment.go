@@ -9,9 +9,8 @@ import (
 	"syscall"
 )
 
-// environment is that of a process without a session.
-func (l *launch) environment() map[string]string {
-	env := l.baseEnvironment()
+// addCallEnvironment adds what this call gives, and the marker.
+func (l *launch) addCallEnvironment(env map[string]string) {
 	for name, value := range l.spec.CallEnv {
 		if value == nil {
 			delete(env, name)
@@ -20,7 +19,6 @@ func (l *launch) environment() map[string]string {
 		}
 	}
 	env[processMarker] = l.spec.ID
-	return env
 }
 
 // baseEnvironment is what the sandbox and the user give.

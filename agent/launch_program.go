@@ -19,12 +19,14 @@ func (l *launch) prepareArgv() error {
 	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return cwdError(directory, err)
 	}
+	env := l.baseEnvironment()
 	if session := l.spec.Command.Session; session != nil {
-		current, err := l.agent.sessions.directory(*session)
+		found, err := l.agent.sessions.find(*session)
 		if err != nil {
 			return err
 		}
-		directory = current
+		l.limitBy(found)
+		directory = found.lend(env)
 	}
 	if l.spec.Cwd != nil {
 		directory = joinPath(directory, *l.spec.Cwd)
@@ -32,7 +34,7 @@ func (l *launch) prepareArgv() error {
 	if err := checkDirectory(directory); err != nil {
 		return err
 	}
-	env := l.environment()
+	l.addCallEnvironment(env)
 	l.program.dir = directory
 	l.program.env = envList(env)
 	l.program.argv = l.spec.Command.Argv

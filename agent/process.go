@@ -184,8 +184,11 @@ func (p *process) describe(status exitStatus, endedAt time.Time) *processEnd {
 	if end.Reason == "timeout" {
 		end.ExitCode = exitTimedOut
 	}
-	if end.Reason == "" && end.ExitCode == exitSignalled+int(syscall.SIGKILL) && p.agent.limits.memoryKills() > p.kills {
-		end.Reason = "memory"
+	// Who was killed may have been started by what failed of it: the line says so, only its own end is of memory.
+	if end.Reason == "" && end.ExitCode != 0 && p.agent.limits.memoryKills() > p.kills {
+		if end.ExitCode == exitSignalled+int(syscall.SIGKILL) {
+			end.Reason = "memory"
+		}
 		p.say(memoryLine(p.agent.limits.memoryBytes()))
 	}
 	return end

@@ -93,7 +93,7 @@ func TestRefusalsSayWhatAndWhy(t *testing.T) {
 	equal(t, "a huge body", a.call("POST", "/processes", io.LimitReader(zeros{}, bodyLimitBytes+1), nil).Code, "PAYLOAD_TOO_LARGE")
 	equal(t, "an unknown verb", a.call("PUT", "/nothing", nil, nil).Code, "NOT_SUPPORTED")
 	equal(t, "an unknown process", a.call("GET", "/processes/none", nil, nil).Code, "PROCESS_NOT_FOUND")
-	equal(t, "an unknown signal", a.call("POST", "/signal", signalRequest{"SIGNONE"}, nil).Code, "VALIDATION_FAILED")
+	equal(t, "an unknown signal", a.call("POST", "/signal", signalRequest{Signal: "SIGNONE"}, nil).Code, "VALIDATION_FAILED")
 }
 
 type zeros struct{}
@@ -200,7 +200,7 @@ func TestSignalsReachTheWholeTreeOnce(t *testing.T) {
 	log := a.start(spec)
 	log.until(t, "up\n")
 	var answer signalResult
-	if refusal := a.call("POST", "/processes/"+spec.ID+"/signal", signalRequest{"SIGUSR1"}, &answer); refusal != nil {
+	if refusal := a.call("POST", "/processes/"+spec.ID+"/signal", signalRequest{Signal: "SIGUSR1"}, &answer); refusal != nil {
 		t.Fatal(refusal)
 	}
 	if answer.Signalled < 2 {
@@ -209,20 +209,42 @@ func TestSignalsReachTheWholeTreeOnce(t *testing.T) {
 	got := log.rest(t)
 	equal(t, "parent", strings.Count(got.stdout, "parent\n"), 1)
 	equal(t, "child", strings.Count(got.stdout, "got\n"), 1)
-	a.call("POST", "/processes/"+spec.ID+"/signal", signalRequest{"SIGKILL"}, &answer)
+	a.call("POST", "/processes/"+spec.ID+"/signal", signalRequest{Signal: "SIGKILL"}, &answer)
 
 	killed := makeSpec(argv("sleep", "1000"))
 	log = a.start(killed)
-	a.call("POST", "/processes/"+killed.ID+"/signal", signalRequest{"SIGKILL"}, &answer)
+	a.call("POST", "/processes/"+killed.ID+"/signal", signalRequest{Signal: "SIGKILL"}, &answer)
 	got = log.rest(t)
 	equal(t, "code", got.end.ExitCode, 137)
 	equal(t, "signal", got.end.Signal, "SIGKILL")
 	equal(t, "reason", got.end.Reason, "killed")
 
 	one, two := a.start(makeSpec(argv("sleep", "1000"))), a.start(makeSpec(script("setsid sleep 1000 & sleep 1000"), roll))
-	a.call("POST", "/signal", signalRequest{"SIGKILL"}, &answer)
+	a.call("POST", "/signal", signalRequest{Signal: "SIGKILL"}, &answer)
 	equal(t, "first", one.rest(t).end.Signal, "SIGKILL")
 	equal(t, "second", two.rest(t).end.Signal, "SIGKILL")
+}
+
+func TestWhatWasLeftBehindIsSignalledAlone(t *testing.T) {
+	a := startAgent(t)
+	a.run(script("sleep 1000 >/dev/null 2>&1 & env -i setsid sleep 1000 >/dev/null 2>&1 & setsid sh -c 'sleep 1000; :' >/dev/null 2>&1 &"))
+	background := a.start(makeSpec(script("setsid sleep 1001 & env -i sleep 1001 & sleep 1001"), roll))
+	foreground := a.start(makeSpec(script("echo up; sleep 1001")))
+	foreground.until(t, "up\n")
+	until(t, "those without a marker are old enough", func() bool {
+		var answer signalResult
+		if refusal := a.call("POST", "/signal", signalRequest{Signal: "SIGKILL", LeftBehind: true}, &answer); refusal != nil {
+			t.Fatal(refusal)
+		}
+		return a.run(argv("sh", "-c", "ps -e -o args= | grep -c '^sleep 100[0]'")).stdout == "0\n"
+	})
+	equal(t, "of those that run", a.run(argv("sh", "-c", "ps -e -o args= | grep -c '^sleep 1001'")).stdout, "4\n")
+	var answer signalResult
+	a.call("POST", "/signal", signalRequest{Signal: "SIGKILL", LeftBehind: true}, &answer)
+	equal(t, "nobody is left", answer.Signalled, 0)
+	a.call("POST", "/signal", signalRequest{Signal: "SIGKILL"}, &answer)
+	equal(t, "background", background.rest(t).end.Signal, "SIGKILL")
+	equal(t, "foreground", foreground.rest(t).end.Signal, "SIGKILL")
 }
 
 func TestTheAgentSurvivesSignalsFromInside(t *testing.T) {
@@ -272,7 +294,7 @@ func TestInputIsWhatWasGiven(t *testing.T) {
 	log = a.start(spec)
 	log.until(t, "closed\n")
 	equal(t, "input closed by the process", a.call("PUT", "/processes/"+spec.ID+"/stdin", strings.NewReader("x"), nil).Code, "STALE_HANDLE")
-	a.call("POST", "/processes/"+spec.ID+"/signal", signalRequest{"SIGKILL"}, nil)
+	a.call("POST", "/processes/"+spec.ID+"/signal", signalRequest{Signal: "SIGKILL"}, nil)
 	log.rest(t)
 
 	// Back-pressure: a process that does not read holds the upload, its end frees it.
@@ -289,7 +311,7 @@ func TestInputIsWhatWasGiven(t *testing.T) {
 		body, _ := io.ReadAll(response.Body)
 		answer <- string(body)
 	}()
-	a.call("POST", "/processes/"+spec.ID+"/signal", signalRequest{"SIGKILL"}, nil)
+	a.call("POST", "/processes/"+spec.ID+"/signal", signalRequest{Signal: "SIGKILL"}, nil)
 	if text := <-answer; !strings.Contains(text, "PROCESS_NOT_FOUND") {
 		t.Error(text)
 	}
@@ -457,7 +479,7 @@ func TestRollNeverMakesTheWriterWait(t *testing.T) {
 	equal(t, "what is there", strings.HasSuffix(got.stdout, "end\n"), true)
 	equal(t, "busy", a.call("DELETE", "/processes/"+spec.ID, nil, nil).Code, "RESOURCE_BUSY")
 	log.body.Close()
-	a.call("POST", "/processes/"+spec.ID+"/signal", signalRequest{"SIGKILL"}, nil)
+	a.call("POST", "/processes/"+spec.ID+"/signal", signalRequest{Signal: "SIGKILL"}, nil)
 }
 
 func TestTenThousandProcessesLeaveNothingBehind(t *testing.T) {
@@ -626,6 +648,9 @@ func TestAMemoryKillIsToldWithTheLimit(t *testing.T) {
 		equal(t, "reason", got.end.Reason, "memory")
 		equal(t, "line", got.stderr, "Killed: the memory of the sandbox is used up (limit 256 MiB)\n")
 		equal(t, "no kill", a.run(script("kill -9 $$")).end.Reason, "")
+		got = a.run(script("printf 'oom 1\\noom_kill 5\\n' >" + filepath.Join(cgroup, one.events) + "; exit 2"))
+		equal(t, "one of its own", got.end.Reason, "")
+		equal(t, "line", got.stderr, "Killed: the memory of the sandbox is used up (limit 256 MiB)\n")
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	// Ended processes whose log stays for those who come back: of exec (keep) and in the background (roll).
+	// Ended processes whose log stays for those who come back: of exec (keep), in the background (roll), and as many terminals.
 	endedKeepLimit  = 1024
 	endedRollLimit  = 64
 	endedBytesLimit = 32 << 20
@@ -19,8 +19,9 @@ type processes struct {
 	mutex     sync.Mutex
 	byID      map[string]*process
 	starting  map[string]chan struct{}
-	endedKeep []*process // the oldest first
+	endedKeep []*process // the oldest first, as in the next two
 	endedRoll []*process
+	endedTtys []*process
 	forgotten map[string]struct{}
 	order     []string          // of forgotten, the oldest first
 	attempts  map[string]string // of those known and remembered, where one was given
@@ -122,6 +123,25 @@ func (t *processes) all() []*process {
 	return all
 }
 
+// underWay gives those that run: their leaders with their start times, and the markers, also of those that are being started.
+func (t *processes) underWay() (leaders map[int]uint64, markers map[string]bool) {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	leaders, markers = map[int]uint64{}, map[string]bool{}
+	for _, p := range t.byID {
+		select {
+		case <-p.done:
+		default:
+			leaders[p.tree.leader] = p.tree.startTicks
+			markers[p.tree.marker] = true
+		}
+	}
+	for id := range t.starting {
+		markers[processMarker+"="+id] = true
+	}
+	return leaders, markers
+}
+
 // ended keeps the log for a time, and drops the oldest where there are too many.
 func (t *processes) ended(p *process) {
 	if !p.log.state().keep {
@@ -130,9 +150,13 @@ func (t *processes) ended(p *process) {
 		if t.byID[p.id] != p {
 			return // dropped in the moment since its end
 		}
-		t.endedRoll = append(t.endedRoll, p)
-		for len(t.endedRoll) > endedRollLimit {
-			t.drop(t.endedRoll[0])
+		ended := &t.endedRoll
+		if p.terminal != nil {
+			ended = &t.endedTtys
+		}
+		*ended = append(*ended, p)
+		for len(*ended) > endedRollLimit {
+			t.drop((*ended)[0])
 		}
 		return
 	}
@@ -204,6 +228,7 @@ func (t *processes) drop(p *process) {
 	delete(t.byID, p.id)
 	t.endedKeep = without(t.endedKeep, p)
 	t.endedRoll = without(t.endedRoll, p)
+	t.endedTtys = without(t.endedTtys, p)
 	t.forgotten[p.id] = struct{}{}
 	t.order = append(t.order, p.id)
 	if len(t.order) > rememberedIds {

@@ -59,26 +59,27 @@ func readProcesses() []procStat {
 	return found
 }
 
-// hasMarker tells whether the environment that a process was started with holds the entry.
-func hasMarker(pid int, entry string) bool {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+// markerOf is the entry by which the environment that a process was started with says what it belongs to; "" without one.
+func markerOf(pid int) string {
+	environment, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
 	if err != nil {
-		return false
+		return ""
 	}
-	return environmentHolds(text, entry)
+	return markerIn(environment)
 }
 
-func environmentHolds(environment []byte, entry string) bool {
+func markerIn(environment []byte) string {
+	prefix := []byte(processMarker + "=")
 	for len(environment) > 0 {
-		one := environment
+		entry := environment
 		if i := bytes.IndexByte(environment, 0); i >= 0 {
-			one, environment = environment[:i], environment[i+1:]
+			entry, environment = environment[:i], environment[i+1:]
 		} else {
 			environment = nil
 		}
-		if string(one) == entry {
-			return true
+		if bytes.HasPrefix(entry, prefix) {
+			return string(entry)
 		}
 	}
-	return false
+	return ""
 }

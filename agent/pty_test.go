@@ -265,7 +265,7 @@ func TestAProgramThatDoesNotReadHoldsUpNobody(t *testing.T) {
 	other.connection.Close()
 	again := a.view(id, 0)
 	again.sees("tick")
-	a.call("POST", "/processes/"+id+"/signal", signalRequest{"SIGKILL"}, nil)
+	a.call("POST", "/processes/"+id+"/signal", signalRequest{Signal: "SIGKILL"}, nil)
 	equal(t, "signal", again.end().Signal, "SIGKILL")
 }
 

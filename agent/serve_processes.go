@@ -173,7 +173,7 @@ func (a *agent) postSignal(w http.ResponseWriter, r *http.Request, names []strin
 	if err != nil {
 		return err
 	}
-	signal, err := requestedSignal(w, r)
+	signal, _, err := requestedSignal(w, r)
 	if err != nil {
 		return err
 	}
@@ -181,12 +181,13 @@ func (a *agent) postSignal(w http.ResponseWriter, r *http.Request, names []strin
 	return nil
 }
 
-func requestedSignal(w http.ResponseWriter, r *http.Request) (syscall.Signal, error) {
+func requestedSignal(w http.ResponseWriter, r *http.Request) (signal syscall.Signal, leftBehind bool, err error) {
 	var request signalRequest
 	if err := readRequest(w, r, &request); err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	return signalNamed(request.Signal)
+	signal, err = signalNamed(request.Signal)
+	return signal, request.LeftBehind, err
 }
 
 func (a *agent) postStop(w http.ResponseWriter, r *http.Request, names []string) error {
@@ -227,12 +228,16 @@ func (a *agent) deleteProcess(w http.ResponseWriter, _ *http.Request, names []st
 
 // postSignalAll signals every process of the sandbox but the agent.
 func (a *agent) postSignalAll(w http.ResponseWriter, r *http.Request, _ []string) error {
-	signal, err := requestedSignal(w, r)
+	signal, leftBehind, err := requestedSignal(w, r)
 	if err != nil {
 		return err
 	}
 	if !a.isInit {
 		return refuse("NOT_SUPPORTED", "Cannot signal every process: this agent is not PID 1 and others' processes are beside it")
+	}
+	if leftBehind {
+		writeJSON(w, http.StatusOK, signalResult{signalAll(a.leftBehind, signal)})
+		return nil
 	}
 	for _, p := range a.processes.all() {
 		p.mutex.Lock()

@@ -91,6 +91,28 @@ func (s *sessions) directory(id string) (string, error) {
 	return found.cwd, nil
 }
 
+// lend gives a program without a shell what the session has for it: its directory, and in `env` the variables that its
+// commands exported or took away.
+func (s *session) lend(env map[string]string) (directory string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for key, change := range s.changes {
+		switch {
+		case strings.HasPrefix(key, "e:"):
+			if delete(env, key[2:]); !change.gone {
+				env[key[2:]] = change.value
+			}
+		case strings.HasPrefix(key, "v:"):
+			delete(env, key[2:])
+			v, ok := parseVariable(change.value)
+			if !change.gone && ok && v.scalar && v.hasValue && strings.Contains(v.flags, "x") && len(v.value) < environmentEntryLimitBytes {
+				env[v.name] = v.value
+			}
+		}
+	}
+	return s.cwd
+}
+
 func (s *sessions) create(id string, spec sessionSpec) (*session, error) {
 	if id == "" || len(id) > sessionIDLimitBytes || strings.IndexByte(id, 0) >= 0 {
 		return nil, refuse("VALIDATION_FAILED", "Cannot create a session: its id must be 1 to %d bytes without NUL", sessionIDLimitBytes)

@@ -47,12 +47,9 @@ func (l *launch) prepareSession() error {
 	if err != nil {
 		return err
 	}
-	// What runs in the background may go on for weeks: the limit is for commands somebody waits for, and what it leaves
-	// behind at some late moment must not change the session.
+	// What runs in the background may go on for weeks: what it leaves behind at some late moment must not change the session.
 	background := l.spec.Mode == "roll"
-	if l.spec.TimeoutMs == 0 && !background {
-		l.spec.TimeoutMs = found.commandTimeoutMs
-	}
+	l.limitBy(found)
 	run := &sessionRun{sessions: l.agent.sessions, session: found, nonce: newNonce(), parse: dialect.parse, discard: background, moved: make(chan struct{}, 1)}
 	l.process.session = run
 	proven := run.begin(base, l)
@@ -69,6 +66,13 @@ func (l *launch) prepareSession() error {
 		return err
 	}
 	return l.openState(run)
+}
+
+// limitBy gives a command that somebody waits for its session's time limit, unless it has one of its own.
+func (l *launch) limitBy(found *session) {
+	if l.spec.TimeoutMs == 0 && l.spec.Mode != "roll" {
+		l.spec.TimeoutMs = found.commandTimeoutMs
+	}
 }
 
 // parser reads what a shell saved; `former` is what it started from.

@@ -5,6 +5,34 @@ import (
 	"testing"
 )
 
+func TestAProgramGetsWhatItsSessionHasForIt(t *testing.T) {
+	a := startAgent(t)
+	within := func(id string, args ...string) change {
+		return func(s *processSpec) { s.Command = processCommand{Argv: args, Session: &id} }
+	}
+	value := "made"
+	spec := sessionSpec{Env: map[string]*string{"MADE": &value}, CommandTimeoutMs: 20_000}
+	if refusal := a.call("PUT", "/sessions/own", spec, &agentSession{}); refusal != nil {
+		t.Fatal(refusal)
+	}
+	a.run(inSession("own", `mkdir -p '`+a.folder+`/deep'; cd '`+a.folder+`/deep'; export X='a "b"'; HIDDEN=1; LATER=2; export LATER`))
+	equal(t, "directory", a.run(within("own", "pwd")).stdout, a.folder+"/deep\n")
+	equal(t, "another's directory", a.run(argv("pwd")).stdout != a.folder+"/deep\n", true)
+	print := []string{"sh", "-c", `echo "$MADE,$X,$HIDDEN,$LATER,$GIVEN"`}
+	equal(t, "variables", a.run(within("own", print...), callEnv("GIVEN", "call")).stdout, "made,a \"b\",,2,call\n")
+	a.run(inSession("own", "unset X; declare +x LATER; export MADE=again"))
+	equal(t, "changed", a.run(within("own", print...)).stdout, "again,,,,\n")
+	equal(t, "nothing is left", a.run(within("own", "sh", "-c", "cd /; export Y=1")).end.StateSaved == nil, true)
+	equal(t, "still there", a.run(within("own", "pwd")).stdout, a.folder+"/deep\n")
+
+	a.call("DELETE", "/sessions/own", nil, nil)
+	spec.CommandTimeoutMs = 50
+	a.call("PUT", "/sessions/own", spec, &agentSession{})
+	equal(t, "limit", a.run(within("own", "sleep", "1000")).end.Reason, "timeout")
+	a.call("DELETE", "/sessions/own", nil, nil)
+	equal(t, "gone", a.call("POST", "/processes", makeSpec(within("own", "true")), nil).Code, "SESSION_NOT_FOUND")
+}
+
 // Each step runs in the same session; out is what it prints on both streams (merged).
 type step struct {
 	run   string

@@ -58,7 +58,7 @@ func (t tree) members() []procStat {
 	}
 	follow()
 	for _, one := range all {
-		if !inTree[one.pid] && hasMarker(one.pid, t.marker) {
+		if !inTree[one.pid] && markerOf(one.pid) == t.marker {
 			add(one)
 		}
 	}

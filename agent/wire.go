@@ -11,7 +11,7 @@ import (
 // The link as protocol/agent.ts describes it. The tests decode fixtures made there, with unknown fields refused, and
 // encode them again.
 
-const linkVersion = 2
+const linkVersion = 3
 
 type agentHello struct {
 	Link        int   `json:"link"`
@@ -119,7 +119,8 @@ type processList struct {
 }
 
 type signalRequest struct {
-	Signal string `json:"signal"`
+	Signal     string `json:"signal"`
+	LeftBehind bool   `json:"leftBehind,omitempty"`
 }
 
 type signalResult struct {

@@ -15,7 +15,8 @@ import { ErrorBody } from "./errors.ts";
  *   POST   /processes/ID/signal            SignalRequest -> SignalResult: one signal to the whole tree
  *   POST   /processes/ID/stop              StopRequest -> 202: SIGTERM, grace, SIGKILL to the whole tree; the log tells the end
  *   DELETE /processes/ID                   forgets an ended one (RESOURCE_BUSY while it runs)
- *   POST   /signal                         SignalRequest -> SignalResult: every process but the agent
+ *   POST   /signal                         SignalRequest -> SignalResult: every process but the agent, or with leftBehind
+ *                                          what commands, services and terminals that have ended left in the background
  *   PUT    /sessions/ID                    SessionSpec -> AgentSession (SESSION_ALREADY_EXISTS)
  *   GET    /sessions, /sessions/ID         { sessions: AgentSession[] }, AgentSession
  *   PATCH  /sessions/ID                    SessionPatch -> AgentSession
@@ -30,7 +31,7 @@ import { ErrorBody } from "./errors.ts";
  *   GET    /files/archive?path=&session=   a tar stream of the directory's content (or of the one file)
  *   PUT    /files/archive?path=&session=   a tar stream, unpacked into the directory (made if missing) -> {}
  */
-export const linkVersion = 2;
+export const linkVersion = 3;
 
 export const AgentHello = z.object({ link: z.number().int(), pid: z.literal(1), startedAtMs: z.number() });
 export type AgentHello = z.infer<typeof AgentHello>;
@@ -132,7 +133,7 @@ export const AgentProcess = z.object({
 });
 export type AgentProcess = z.infer<typeof AgentProcess>;
 
-export const SignalRequest = z.object({ signal: SignalName });
+export const SignalRequest = z.object({ signal: SignalName, leftBehind: z.boolean().optional() });
 export const SignalResult = z.object({ signalled: z.number().int() });
 
 export const StopRequest = z.object({

@@ -41,7 +41,10 @@ export const ExecRequest = z
       .array(z.string().refine(noNul, noNulMessage("an argument")))
       .min(1)
       .optional(),
-    /** Session whose state a `command` starts from and changes, and in whose directory an `argv` starts. Null: none. */
+    /**
+     * Session whose state a `command` starts from and changes, and whose directory and exported variables an `argv` gets.
+     * Null: none.
+     */
     session: ShortId.nullable().default("default"),
     cwd: SandboxPath.optional(),
     env: EnvVars.optional(),

@@ -115,12 +115,14 @@ export function processVerbs(machines: Machines): ServeTable<Verb> {
       if (isEnding(signal)) run.services.forgetAll();
       const json = { signal };
       if (!background) return run.link.call(SignalResult, "/signal", { method: "POST", json });
+      const left = await run.link.call(SignalResult, "/signal", { method: "POST", json: { signal, leftBehind: true } });
       const running = (await run.listProcesses()).filter((process) => isBackground(process) && !process.end);
       const signals = running.map(({ id }) =>
         run.link.call(SignalResult, `${path(id)}/signal`, { method: "POST", json }),
       );
       const outcomes = await Promise.allSettled(signals); // one that has just ended is none that could be signalled
-      return { signalled: outcomes.filter((one) => one.status === "fulfilled" && one.value.signalled > 0).length };
+      const ended = outcomes.filter((one) => one.status === "fulfilled" && one.value.signalled > 0);
+      return { signalled: ended.length + left.signalled };
     },
   };
 

@@ -10,9 +10,8 @@ const ringBytes = 1024 * 1024;
 
 /** What the agent is told to start: the request, in the environment that the sandbox has now. */
 export function toSpec(record: SandboxRecord, request: ExecRequest): ProcessSpec {
-  const command = request.argv
-    ? { argv: request.argv }
-    : { script: request.command ?? "", ...(request.session !== null && { session: request.session }) };
+  const session = request.session !== null && { session: request.session };
+  const command = request.argv ? { argv: request.argv, ...session } : { script: request.command ?? "", ...session };
   return {
     id: request.processId,
     ...(request.attempt !== undefined && { attempt: request.attempt }),

@@ -171,6 +171,10 @@ test("a session keeps what its commands leave behind, apart from others", async 
   const again = await box.getSession("build");
   assert.equal((await again.exec('echo "$A|${STAGE-unset}"; pwd')).stdout, "2|unset\n/etc\n");
   assert.match((await again.readFile("passwd")).content, /^root:/);
+  await session.exec("export STAGE=later");
+  const program = await session.exec("sh", ["-c", "pwd; echo $STAGE"]);
+  assert.equal(program.stdout, `${(await session.exec("pwd")).stdout}later\n`);
+  assert.equal((await session.exec("pwd", [], { cwd: ".." })).exitCode, 0);
   await assert.rejects(box.createSession({ id: "build" }), { code: "SESSION_ALREADY_EXISTS" });
   assert.equal((await box.deleteSession("build")).sessionId, "build");
   await assert.rejects(box.getSession("build"), { code: "SESSION_NOT_FOUND" });
