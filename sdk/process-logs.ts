@@ -81,7 +81,7 @@ async function* encoded(id: string, events: AsyncGenerator<Arrived<ProcessEvent>
     }
   } catch (error) {
     const words = error instanceof Error ? error.message : String(error);
-    const event: LogEvent = { type: "error", timestamp: new Date().toISOString(), processId: id, error: words };
+    const event: LogEvent = { type: "error", timestamp: new Date().toISOString(), processId: id, data: words };
     yield encodeEvent({ data: JSON.stringify(event) });
   } finally {
     await events.return(undefined);
@@ -97,10 +97,10 @@ function toLogEvent(processId: string, { id, event }: Arrived<ProcessEvent>): Lo
     case "stderr":
       return { type: event.type, ...about, data: event.data, ...(event.bytes !== undefined && { bytes: event.bytes }) };
     case "truncated":
-      return { type: "truncated", ...about };
+      return { type: "truncated", ...about, data: "" };
     case "complete": {
       const { exitCode, signal } = event.result;
-      return { type: "exit", ...about, exitCode, ...(signal !== undefined && { signal }) };
+      return { type: "exit", ...about, data: "", exitCode, ...(signal !== undefined && { signal }) };
     }
     case "start": // told again after a loss
     case "caught-up":

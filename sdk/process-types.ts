@@ -152,14 +152,12 @@ export type LogEvent = {
   processId: string;
   /** Bytes of both streams so far: what to give as `after` to go on. Absent for `error`. */
   offset?: number;
-  /** Of stdout and stderr: text. */
-  data?: string;
+  /** The text of stdout and stderr; of error what went wrong, in words; else empty. */
+  data: string;
   /** Of stdout and stderr: the exact bytes in base64, where they are not the text. */
   bytes?: string;
   /** Of exit. */
   exitCode?: number;
   /** Of exit: the signal that ended it. */
   signal?: string;
-  /** Of error: what went wrong, in words. */
-  error?: string;
 };

@@ -95,9 +95,15 @@ export async function listProcesses(scope: Scope): Promise<Process[]> {
   return processes.map((info) => new ProcessHandle(scope, info));
 }
 
-export async function getProcess(scope: Scope, id: string): Promise<Process> {
+/** Contract: SessionMethods.getProcess. */
+export async function getProcess(scope: Scope, id: string): Promise<Process | null> {
   const params = { sandbox: scope.sandbox, process: id };
-  return new ProcessHandle(scope, await scope.transport.json("getProcess", { params }));
+  try {
+    return new ProcessHandle(scope, await scope.transport.json("getProcess", { params }));
+  } catch (error) {
+    if (SandboxError.is(error, "PROCESS_NOT_FOUND") || SandboxError.is(error, "SANDBOX_NOT_FOUND")) return null;
+    throw error;
+  }
 }
 
 export async function killProcess(scope: Scope, id: string, signal = "SIGTERM"): Promise<void> {

@@ -85,7 +85,7 @@ class SandboxHandle implements SandboxMethods {
     return this.#own.listProcesses();
   }
 
-  getProcess(id: string): Promise<Process> {
+  getProcess(id: string): Promise<Process | null> {
     return this.#own.getProcess(id);
   }
 

@@ -71,8 +71,8 @@ export interface SessionMethods {
    */
   listProcesses(): Promise<Process[]>;
 
-  /** One of them. Throws PROCESS_NOT_FOUND; wakes nothing. */
-  getProcess(id: string): Promise<Process>;
+  /** One of them, or null. Wakes nothing. */
+  getProcess(id: string): Promise<Process | null>;
 
   /**
    * Sends a signal (default "SIGTERM") to a process and everything it started, as Process.kill. Of a sandbox that sleeps it

@@ -58,7 +58,7 @@ export class SessionHandle implements Session {
     return processes.listProcesses(this.#scope);
   }
 
-  getProcess(id: string): Promise<Process> {
+  getProcess(id: string): Promise<Process | null> {
     return processes.getProcess(this.#scope, id);
   }
 

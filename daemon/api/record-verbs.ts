@@ -18,6 +18,7 @@ export function recordVerbs(sandboxes: Sandboxes): ServeTable<Verb> {
       return sandboxes.info(params.sandbox);
     },
     async set(_, { params, body }) {
+      if (!sandboxes.find(params.sandbox)) await sandboxes.configure(params.sandbox, {});
       sandboxes.change(params.sandbox, (current) => changeSettings(current, body));
       return sandboxes.info(params.sandbox);
     },

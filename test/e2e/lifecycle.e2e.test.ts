@@ -116,6 +116,16 @@ test("stop and destroy of an unknown name succeed and say so", async () => {
   assert.deepEqual(await getSandbox(connection, "nobody").destroy(), { existed: false });
 });
 
+test("settings may come first: they make the sandbox", async () => {
+  const box = getSandbox(connection, "set-first");
+  await box.setLabels({ of: "test" });
+  const { state, labels } = await box.info();
+  assert.deepEqual([state, labels], ["none", { of: "test" }]);
+  await getSandbox(connection, "set-env-first").setEnvVars({ A: "1" });
+  await box.setEnvVars({ FIRST: "1" });
+  assert.equal((await box.exec("echo $FIRST")).stdout, "1\n");
+});
+
 test("with persistence none the next run begins from the image", async () => {
   const box = getSandbox(connection, "forgetful", { persistAcrossSessions: { type: "none" } });
   await box.writeFile("/workspace/file", "x");

@@ -197,7 +197,7 @@ test("events arrive when they are sent; who leaves is noticed inside", async () 
   assert.equal(new TextDecoder().decode((await reader.read()).value), "data: first\n\n");
   leave.abort();
   await reader.closed.catch(() => {});
-  await (await box.getProcess("web")).waitForLog("the reader has gone");
+  await (await box.getProcess("web"))!.waitForLog("the reader has gone");
 });
 
 test("WebSockets pass, other protocols too, each half closed by itself; a refusal is an answer", async () => {
