@@ -42,7 +42,7 @@ func (a *agent) getDial(w http.ResponseWriter, r *http.Request, _ []string) erro
 	defer atomic.AddInt64(&dialled, -1)
 	server, err := a.ports.dial(r, port)
 	if err != nil {
-		return err
+		return a.tellStarting(err)
 	}
 	defer server.Close()
 	client, early, err := upgrade(w, "atoll-tcp")
@@ -52,6 +52,41 @@ func (a *agent) getDial(w http.ResponseWriter, r *http.Request, _ []string) erro
 	defer client.Close()
 	splice(client, early, server)
 	return nil
+}
+
+// What was started in the background within this time and listens nowhere may be a server that is about to.
+const aboutToListen = 30 * time.Second
+
+// tellStarting adds to a refusal, as `starting`, that a server may be about to listen: whoever wants to can try again.
+func (a *agent) tellStarting(err error) error {
+	var refusal *agentError
+	if !errors.As(err, &refusal) || refusal.Details == nil {
+		return err
+	}
+	listening, listErr := a.ports.list()
+	if listErr != nil {
+		return err
+	}
+	for _, p := range a.processes.young(aboutToListen) {
+		if !p.tree.holdsOneOf(listening) {
+			refusal.Details["starting"] = true
+			return refusal
+		}
+	}
+	return err
+}
+
+func (t tree) holdsOneOf(ports []listeningPort) bool {
+	members := map[int]bool{}
+	for _, one := range t.members() {
+		members[one.pid] = true
+	}
+	for _, one := range ports {
+		if members[one.Pid] {
+			return true
+		}
+	}
+	return false
 }
 
 // dial tries the loopback addresses, then whatever else the port is listened on at.

@@ -39,6 +39,7 @@ func startLive(t testing.TB) *live {
 		settings: chosen, times: chosen.times, events: newEvents(),
 		sessions: loadSessions(filepath.Join(folder, "sessions"), l.folder),
 		watches:  watches, changes: newChanges(watches), ports: newPorts("/proc"),
+		processes: newProcesses(chosen.times),
 	}
 	listener, err := net.Listen("unix", l.socket)
 	l.must(err)

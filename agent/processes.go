@@ -123,6 +123,21 @@ func (t *processes) all() []*process {
 	return all
 }
 
+// young gives the background processes that run, but terminals, and were started within this time.
+func (t *processes) young(age time.Duration) []*process {
+	var young []*process
+	for _, p := range t.all() {
+		select {
+		case <-p.done:
+		default:
+			if !p.log.state().keep && p.terminal == nil && time.Since(p.startedAt) < age {
+				young = append(young, p)
+			}
+		}
+	}
+	return young
+}
+
 // underWay gives those that run: their leaders with their start times, and the markers, also of those that are being started.
 func (t *processes) underWay() (leaders map[int]uint64, markers map[string]bool) {
 	t.mutex.Lock()

@@ -73,6 +73,12 @@ export class Run {
     return this.row.slot === undefined ? undefined : slotAt(this.#machines.config.tag, this.row.slot);
   }
 
+  /** Whether an app is told that it began, and may start servers then. */
+  get isFollowed(): boolean {
+    const className = this.#machines.records.findByKey(this.row.sandboxKey)?.config.className;
+    return className !== undefined && this.#machines.followers.has(className);
+  }
+
   get group(): string {
     return groupOf(this.#machines, this.row.id);
   }

@@ -9,8 +9,8 @@ import type { Run } from "./run.ts";
 const settleMs = 30_000;
 
 /**
- * A connection to a port of the run, which ends with it. Just after the run began its services may not listen yet: they are
- * waited for as long as the signal allows. Throws SERVICE_NOT_RESPONDING with what is listening, else what the link or the
+ * A connection to a port of the run, which ends with it. Whatever may be about to listen is waited for as long as the signal
+ * allows: what was just started, and just after the run began its services and what an app starts then. Throws SERVICE_NOT_RESPONDING with what is listening, else what the link or the
  * signal says. With `onRead` what is read may be given to that instead of "data"; the chunk is valid until it returns.
  */
 export async function connectToPort(
@@ -26,7 +26,7 @@ export async function connectToPort(
     try {
       return await dial(run.link, port, signal);
     } catch (error) {
-      if (!SandboxError.is(error, "SERVICE_NOT_RESPONDING") || !mayListenSoon(run)) throw error;
+      if (!SandboxError.is(error, "SERVICE_NOT_RESPONDING") || !mayListenSoon(run, error)) throw error;
     }
     await pause(waitMs, undefined, { signal }).catch(() => signal.throwIfAborted()); // its own words are not the reason
   }
@@ -46,6 +46,8 @@ function connectToLoopback(run: Run, port: number, onRead?: (chunk: Buffer) => v
   return socket;
 }
 
-function mayListenSoon(run: Run): boolean {
-  return !run.stopping && run.activity.ageMs < settleMs && run.services.list().length > 0;
+function mayListenSoon(run: Run, { details }: SandboxError): boolean {
+  if (run.stopping) return false;
+  if (details?.["starting"] === true) return true;
+  return run.activity.ageMs < settleMs && (run.services.list().length > 0 || run.isFollowed);
 }

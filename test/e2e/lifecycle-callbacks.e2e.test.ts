@@ -95,6 +95,22 @@ test("the callbacks of a class are told of its sandboxes, in order, with the san
   assert.deepEqual(env.failures, []);
 });
 
+test("a visit that wakes a sandbox waits for the server that onStart starts", async () => {
+  class Site extends Sandbox {
+    async onStart() {
+      await this.exec("sleep 1");
+      await this.startProcess("python3 -m http.server 8000");
+    }
+  }
+  using env = await app({ Site });
+  const box = getSandbox(env.Site, "site");
+  const { url } = await box.exposePort(8000);
+  await box.stop();
+  assert.equal((await fetch(url)).status, 200);
+  assert.deepEqual(env.failures, []);
+  await box.destroy();
+});
+
 test("a sandbox of another class, or of none, is nobody's here", async () => {
   const story: Story = [];
   using env = await app({ Mine: telling(story) });

@@ -297,6 +297,18 @@ test("a service that does not listen is waited for", async () => {
   await until("it is awake", async () => (await never.info()).state === "running");
 });
 
+test("a server that was just started is waited for, and nobody else is", async () => {
+  const own = getSandbox(connection, "starting");
+  await own.writeFile("/workspace/server.mjs", await server);
+  const { url: soon } = await own.exposePort(3000);
+  assert.equal((await fetch(soon)).status, 502);
+  await own.startProcess("sleep 2; exec node server.mjs");
+  assert.equal((await fetch(`${soon}/echo`)).status, 200);
+  // what was started listens now, elsewhere
+  assert.equal((await fetch((await own.exposePort(3001)).url)).status, 502);
+  await own.destroy();
+});
+
 test("a forgotten tab does not keep a sandbox awake", async () => {
   const idle = await serving("forgotten");
   const { url: tab } = await idle.exposePort(3000);
