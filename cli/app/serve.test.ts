@@ -46,6 +46,21 @@ const agreed =
   "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3\r\n" +
   "Sec-WebSocket-Extensions: permessage-deflate\r\nAtoll-Secret: x\r\n\r\n";
 
+test("a handshake behind a request that is not answered yet ends that connection; one with early bytes is closed", async () => {
+  const behind = createServer((_, response) => void setTimeout(() => response.end("late"), 300));
+  behind.on("upgrade", (_, socket) => socket.end("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"));
+  await using app = await passing(behind);
+  const talk = (bytes: string) =>
+    new Promise<string>((resolve) => {
+      let answer = "";
+      const socket = connect(app.port, "127.0.0.1", () => socket.write(bytes));
+      socket.on("data", (chunk) => (answer += String(chunk))).on("error", () => {});
+      socket.on("close", () => resolve(answer));
+    });
+  assert.equal(await talk(`GET /x HTTP/1.1\r\nHost: app\r\n\r\n${handshake}`), "");
+  assert.match(await talk(`${handshake}early`), /^HTTP\/1\.1 403[^]*no$/);
+});
+
 /** A server that agrees to every upgrade, and what becomes of its connections. */
 function agreeing(onAgreed: (socket: Socket, request: IncomingMessage) => void): Server {
   const server = createServer();

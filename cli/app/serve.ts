@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type Server, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { ExecutionContext } from "../../sdk/app-types.ts";
 import { answer } from "./answer.ts";
@@ -48,6 +49,13 @@ async function serve(serving: Serving, incoming: IncomingMessage, outgoing: Serv
 }
 
 async function serveUpgrade(serving: Serving, incoming: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+  const outgoing = new ServerResponse(incoming);
+  outgoing.shouldKeepAlive = false;
+  try {
+    outgoing.assignSocket(socket as Socket);
+  } catch {
+    return void socket.destroy(); // an earlier answer is still on its way: two would write at once
+  }
   // at once: a stream that has ended meanwhile takes nothing back
   if (head.length > 0) socket.unshift(head);
   const gone = new AbortController();
@@ -59,6 +67,7 @@ async function serveUpgrade(serving: Serving, incoming: IncomingMessage, socket:
   const response = refused ?? (await exchange.response());
   if (socket.destroyed) return void (isSwitching(response) && drop(response));
   if (isSwitching(response)) {
+    outgoing.detachSocket(socket as Socket);
     socket.off("close", onClose);
     // It is no work that the end waits for: it is closed then.
     takeOver(response, incoming, socket, serving.ending).catch((error: unknown) => {
@@ -67,11 +76,19 @@ async function serveUpgrade(serving: Serving, incoming: IncomingMessage, socket:
     });
     return;
   }
-  const outgoing = new ServerResponse(incoming);
-  outgoing.shouldKeepAlive = false;
-  outgoing.assignSocket(socket as never);
-  outgoing.once("finish", () => socket.end());
+  outgoing.once("finish", () => linger(socket));
   await exchange.answerTo(outgoing, response);
+}
+
+/** How long a client may take to notice that nobody wants what it sends. */
+const lingerMs = 2_000;
+
+/** Closing at once would be a reset while it sends, which takes the answer with it; and unread bytes keep a socket open. */
+function linger(socket: Duplex): void {
+  socket.end();
+  socket.resume();
+  const timer = setTimeout(() => socket.destroy(), lingerMs);
+  socket.once("close", () => clearTimeout(timer));
 }
 
 /** RFC 6455, 4.2: what every WebSocket's request has. */

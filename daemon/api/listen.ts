@@ -65,7 +65,10 @@ function makeServer(serving: Serving): Server {
     },
     serving.request,
   );
-  server.on("upgrade", (request, socket, head) => serving.upgrade(request, socket, head));
+  server.on("upgrade", (request, socket, head) => {
+    if (isAnswering(request, socket)) socket.destroy();
+    else serving.upgrade(request, socket, head);
+  });
   const sockets = new Set<Socket>();
   server.on("connection", (socket) => {
     closeGently(socket);
@@ -74,6 +77,21 @@ function makeServer(serving: Serving): Server {
   });
   connections.set(server, sockets);
   return server;
+}
+
+/**
+ * Whether the answer to an earlier request is still on its way. Who sends a request for another protocol right behind another
+ * may not have it: two would write at once.
+ */
+function isAnswering(request: IncomingMessage, socket: Duplex): boolean {
+  const probe = new ServerResponse(request);
+  try {
+    probe.assignSocket(socket as Socket);
+  } catch {
+    return true;
+  }
+  probe.detachSocket(socket as Socket);
+  return false;
 }
 
 /** What is open, also what a server has given away to another protocol. */

@@ -1,4 +1,5 @@
 import { type IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { SandboxError } from "../../protocol/errors.ts";
 import type { Log } from "../log.ts";
@@ -67,7 +68,8 @@ export class Previews {
     const response = new ServerResponse(request);
     response.shouldKeepAlive = false;
     response.assignSocket(socket as never);
-    response.once("finish", () => socket.end());
+    // not end: with bytes in it that nobody reads the socket would never close
+    response.once("finish", () => (socket as Socket).destroySoon());
     socket.on("error", () => socket.destroy());
     await this.#visit(request, response, sight, (visit) => relayUpgrade(request, socket, response, visit));
   }

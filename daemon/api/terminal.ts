@@ -141,6 +141,7 @@ function viewerOf(socket: WebSocket): Viewer {
   let terminal: Attached | undefined;
   socket.pause(); // what is typed waits where it comes from until somebody takes it
   socket.on("message", (data, isBinary) => {
+    alive.add(socket);
     if (!isBinary) return resize(terminal, data);
     if (!terminal || terminal.write(bytesOf(data))) return;
     socket.pause();
@@ -182,7 +183,8 @@ const alive = new WeakSet<WebSocket>();
 
 function pingAll(server: WebSocketServer): void {
   for (const socket of server.clients) {
-    if (!alive.delete(socket)) socket.terminate();
+    // one that we do not read cannot be heard: its answers lie behind what it has sent
+    if (!alive.delete(socket) && !socket.isPaused) socket.terminate();
     else socket.ping();
   }
 }

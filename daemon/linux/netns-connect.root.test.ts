@@ -61,6 +61,15 @@ test("who wants to read at once is given each piece, and the end as ever", async
   assert.equal(pieces.join(""), "inside 127.0.0.1");
 });
 
+test("nobody is connected with himself where nobody listens", async () => {
+  const range = "/proc/sys/net/ipv4/ip_local_port_range";
+  await run("ip", ["netns", "exec", name, "sh", "-c", `echo 50000 50003 > ${range}`]);
+  const tries = Array.from({ length: 400 }, (_, at) => connectInNetns(path, "127.0.0.1", 50_000 + (at % 4)));
+  for (const socket of tries) socket?.destroy();
+  assert.equal(tries.filter((socket) => socket !== undefined).length, 0);
+  await run("ip", ["netns", "exec", name, "sh", "-c", `echo 32768 60999 > ${range}`]);
+});
+
 test("who takes no more callers, and a namespace that has gone, keep nobody waiting and leave nothing open", async () => {
   const open = () => readdirSync("/proc/self/fd").length;
   const before = open();

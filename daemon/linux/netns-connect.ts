@@ -34,7 +34,8 @@ export function connectInNetns(
     const size = Buffer.alloc(4);
     size.writeInt32LE(bufferBytes);
     for (const name of [SO_SNDBUF, SO_RCVBUF]) calls.setsockopt(fd, SOL_SOCKET, name, size, size.length);
-    if (connects(fd, ipv6 ? inet6(port) : inet(port))) {
+    const target = ipv6 ? inet6(port) : inet(port);
+    if (connects(fd, target) && !isItself(fd, target)) {
       return new Socket({ fd, ...(onRead && { onread: intoReadBuffer(onRead) }) }).setNoDelay(true);
     }
   } catch {
@@ -61,6 +62,14 @@ function connects(fd: number, address: Buffer): boolean {
   return koffi.errno() === koffi.os.errno["EINPROGRESS"] && calls.connect(fd, address, address.length) === 0;
 }
 
+/** Where nobody listens the kernel may choose the very port as the socket's own, which then is connected with itself. */
+function isItself(fd: number, target: Buffer): boolean {
+  const own = Buffer.alloc(target.length);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(own.length);
+  return calls.getsockname(fd, own, length) === 0 && own.equals(target);
+}
+
 function inet(port: number): Buffer {
   const sockaddr = Buffer.alloc(16);
   sockaddr.writeUInt16LE(AF_INET, 0);
@@ -80,9 +89,11 @@ function inet6(port: number): Buffer {
 const calls = {
   socket: libc.func("int socket(int domain, int type, int protocol)") as (d: number, t: number, p: number) => number,
   connect: libc.func("int connect(int fd, const uint8_t *address, uint32_t length)") as Address,
+  getsockname: libc.func("int getsockname(int fd, _Out_ uint8_t *address, _Inout_ uint32_t *length)") as OwnAddress,
   setsockopt: libc.func("int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)") as Option,
 };
 type Address = (fd: number, address: Buffer, length: number) => number;
+type OwnAddress = (fd: number, address: Buffer, length: Buffer) => number;
 type Option = (fd: number, level: number, name: number, value: Buffer, length: number) => number;
 
 const AF_INET = 2;

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { request as httpRequest } from "node:http";
 import { connect as connectTcp } from "node:net";
 import { after, before, test } from "node:test";
 import { type Connection, getSandbox, type Sandbox } from "../../sdk/index.ts";
 import { TestDaemon } from "../support/daemon.ts";
+import { until } from "../support/until.ts";
 
 // What the standard says of HTTP/1.1, by a visitor who sees the bytes; and every way in which a port is reached.
 
@@ -122,6 +123,26 @@ test("a server that answers and closes before it has heard all is heard itself",
       more();
     });
   for (let times = 0; times < 20; times++) assert.equal(await upload(), "413 enough");
+});
+
+test("a request for another protocol behind one that is not answered yet ends that connection alone", async () => {
+  const upgrade = head("GET /live HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket");
+  for (const first of [head("GET /echo HTTP/1.1"), head("GET /hang HTTP/1.1"), upgrade]) {
+    await say(first + upgrade).catch(() => {}); // cut off, by a reset where something is unread
+  }
+  const stranger = (text: string) => text.replaceAll(host, "3000-x-y.localhost");
+  await say(stranger(head("GET /echo HTTP/1.1") + upgrade)).catch(() => {});
+  assert.equal((await fetch(`${url}/echo`)).status, 200);
+});
+
+test("a connection on which something was sent behind a refused upgrade is closed and given back", async () => {
+  const descriptors = async () => (await readdir(`/proc/${daemon.pid}/fd`)).length;
+  const before = await descriptors();
+  const early = `${head("GET /refused HTTP/1.1", "Connection: Upgrade", "Upgrade: raw")}early`;
+  const stranger = early.replaceAll(host, "3000-x-y.localhost");
+  const visits = Array.from({ length: 100 }, (_, at) => say(at % 2 ? early : stranger));
+  for (const answer of await Promise.all(visits)) assert.match(answer, /^HTTP\/1\.1 (403|404)/);
+  await until("all are closed", async () => (await descriptors()) < before + 20);
 });
 
 test("headers without an end are refused on both sides, very many of them are not", async () => {
