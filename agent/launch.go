@@ -31,12 +31,12 @@ func (a *agent) start(spec *processSpec) (*process, func(), error) {
 	}
 	p.log = newProcessLog(spec.Mode == "keep", spec.RingBytes)
 	p.startedAt = time.Now()
-	pid, exited, err := l.fork()
+	started, err := l.fork()
 	if err != nil {
 		return l.failed(err)
 	}
-	p.pid = pid
-	p.tree = tree{leader: pid, startTicks: startTicks(pid), marker: processMarker + "=" + spec.ID}
+	p.pid = started.pid
+	p.tree = tree{leader: started.pid, startTicks: started.startTicks, marker: processMarker + "=" + spec.ID}
 	for _, pump := range p.pumps {
 		go pump.run()
 	}
@@ -49,18 +49,18 @@ func (a *agent) start(spec *processSpec) (*process, func(), error) {
 	if spec.TimeoutMs > 0 {
 		p.timeout = time.AfterFunc(time.Duration(spec.TimeoutMs)*time.Millisecond, func() { p.stop("timeout", timeoutGrace) })
 	}
-	return p, func() { p.watch(exited) }, nil
+	return p, func() { p.watch(started.exited) }, nil
 }
 
 // fork starts the program; one without a first line that names its interpreter is run by sh, as execvp does.
-func (l *launch) fork() (int, <-chan exitStatus, error) {
+func (l *launch) fork() (child, error) {
 	if l.unfound != nil {
-		return 0, nil, l.unfound
+		return child{}, l.unfound
 	}
 	if l.agent.limits.full() {
-		return 0, nil, &forkFailure{stepFork, syscall.EAGAIN}
+		return child{}, &forkFailure{stepFork, syscall.EAGAIN}
 	}
-	pid, exited, err := l.agent.reaper.start(l.program)
+	started, err := l.agent.reaper.start(l.program)
 	var failure *forkFailure
 	if errors.As(err, &failure) && failure.step == stepExec && failure.errno == syscall.ENOEXEC && executable("/bin/sh") {
 		byShell := l.program
@@ -68,7 +68,7 @@ func (l *launch) fork() (int, <-chan exitStatus, error) {
 		byShell.argv = append([]string{"/bin/sh", l.program.path}, l.program.argv[1:]...)
 		return l.agent.reaper.start(byShell)
 	}
-	return pid, exited, err
+	return started, err
 }
 
 // launch is a process on its way to its start.

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"math/rand"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestAProgramRunsWithItsArguments(t *testing.T) {
@@ -169,6 +171,9 @@ func TestTimeoutAndStopEndTheWholeTree(t *testing.T) {
 	equal(t, "code", timeout.end.ExitCode, 124)
 	equal(t, "reason", timeout.end.Reason, "timeout")
 	equal(t, "left", a.survivors(), "")
+	another := a.run(script(tree), func(s *processSpec) { s.TimeoutMs, s.User = 300, "1000" })
+	equal(t, "another user's", another.end.Reason, "timeout")
+	equal(t, "left of another user's", a.survivors(), "")
 
 	spec := makeSpec(script(tree))
 	log := a.start(spec)
@@ -223,6 +228,69 @@ func TestSignalsReachTheWholeTreeOnce(t *testing.T) {
 	a.call("POST", "/signal", signalRequest{Signal: "SIGKILL"}, &answer)
 	equal(t, "first", one.rest(t).end.Signal, "SIGKILL")
 	equal(t, "second", two.rest(t).end.Signal, "SIGKILL")
+}
+
+func TestSignalsToEverybodyWhileProgramsStart(t *testing.T) {
+	a := startAgent(t)
+	a.run(script("for i in $(seq 1 100); do sleep 1000 & done >/dev/null 2>&1"))
+	stop := time.Now().Add(5 * time.Second)
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	for i := 0; i < 2; i++ {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			for time.Now().Before(stop) {
+				a.run(argv("/bin/true"))
+			}
+		}()
+	}
+	for time.Now().Before(stop) {
+		if refusal := a.call("POST", "/signal", signalRequest{Signal: "SIGWINCH"}, &signalResult{}); refusal != nil {
+			t.Fatal(refusal)
+		}
+	}
+}
+
+func TestTwoSignalsAtOnceLeaveNobodyStopped(t *testing.T) {
+	a := startAgent(t)
+	a.run(script("for i in $(seq 1 60); do sleep 1000 & done >/dev/null 2>&1"))
+	spec := makeSpec(script("trap : USR1; sleep 1000 & echo $$; while :; do wait; done"), roll)
+	pid := strings.TrimSpace(a.start(spec).until(t, "\n").stdout)
+	for stop := time.Now().Add(5 * time.Second); time.Now().Before(stop); {
+		var both sync.WaitGroup
+		for i := 0; i < 2; i++ {
+			both.Add(1)
+			pause := time.Duration(rand.Intn(6000)) * time.Microsecond
+			go func() {
+				defer both.Done()
+				time.Sleep(pause)
+				a.call("POST", "/processes/"+spec.ID+"/signal", signalRequest{Signal: "SIGUSR1"}, &signalResult{})
+			}()
+		}
+		both.Wait()
+		until(t, "the shell goes on", func() bool {
+			return !strings.Contains(a.run(argv("cat", "/proc/"+pid+"/stat")).stdout, ") T ")
+		})
+	}
+}
+
+func TestAProcessIsKnownByItsStartHoweverSoonItEnds(t *testing.T) {
+	folder := t.TempDir()
+	chosen := defaultSettings()
+	chosen.sessions, chosen.workspace, chosen.cgroup = folder+"/s", folder+"/w", folder+"/c"
+	a, err := newAgent(chosen)
+	must(err)
+	for i := 0; i < 300; i++ {
+		p, watch, err := a.start(makeSpec(argv("/bin/true"), roll))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.tree.startTicks == 0 {
+			t.Fatalf("start %d is not known", i)
+		}
+		watch()
+	}
 }
 
 func TestWhatWasLeftBehindIsSignalledAlone(t *testing.T) {

@@ -32,19 +32,34 @@ func newReaper() *reaper {
 	return r
 }
 
-// start starts a program; the channel gives its exit status, once.
-func (r *reaper) start(p program) (int, <-chan exitStatus, error) {
+// child is a program that was started. Its number may be another's once it has ended, its number and start together never.
+type child struct {
+	pid        int
+	startTicks uint64
+	exited     <-chan exitStatus // gives one
+}
+
+func (r *reaper) start(p program) (child, error) {
 	r.starting.RLock()
 	defer r.starting.RUnlock()
 	pid, err := startProgram(p)
 	if err != nil {
-		return 0, nil, err
+		return child{}, err
 	}
+	ticks := startTicks(pid) // now: one that has ended already is not reaped before the lock is given back
 	exited := make(chan exitStatus, 1)
 	r.mutex.Lock()
 	r.waiting[pid] = exited
 	r.mutex.Unlock()
-	return pid, exited, nil
+	return child{pid, ticks, exited}, nil
+}
+
+// whileNothingStarts holds back starts, and reaping. A child that is stopped before its exec keeps a thread of the agent in
+// the kernel, and with it at the next garbage collection everybody: who would let it go on too.
+func (r *reaper) whileNothingStarts(do func()) {
+	r.starting.Lock()
+	defer r.starting.Unlock()
+	do()
 }
 
 // reap takes all that have ended: several ends may come as one SIGCHLD.

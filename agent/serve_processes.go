@@ -235,8 +235,10 @@ func (a *agent) postSignalAll(w http.ResponseWriter, r *http.Request, _ []string
 	if !a.isInit {
 		return refuse("NOT_SUPPORTED", "Cannot signal every process: this agent is not PID 1 and others' processes are beside it")
 	}
+	signalled := 0
 	if leftBehind {
-		writeJSON(w, http.StatusOK, signalResult{signalAll(a.leftBehind, signal)})
+		a.reaper.whileNothingStarts(func() { signalled = signalAll(a.leftBehind, signal) })
+		writeJSON(w, http.StatusOK, signalResult{signalled})
 		return nil
 	}
 	for _, p := range a.processes.all() {
@@ -244,10 +246,13 @@ func (a *agent) postSignalAll(w http.ResponseWriter, r *http.Request, _ []string
 		p.asked = signal
 		p.mutex.Unlock()
 	}
-	if signal == syscall.SIGKILL {
-		_ = syscall.Kill(-1, syscall.SIGSTOP) // everybody but PID 1 at once, as in freezeGroup
-	}
-	writeJSON(w, http.StatusOK, signalResult{signalAll(readProcesses, signal)})
+	a.reaper.whileNothingStarts(func() {
+		if signal == syscall.SIGKILL {
+			_ = syscall.Kill(-1, syscall.SIGSTOP) // everybody but PID 1 at once, as in freezeGroup
+		}
+		signalled = signalAll(readProcesses, signal)
+	})
+	writeJSON(w, http.StatusOK, signalResult{signalled})
 	return nil
 }
 

@@ -260,7 +260,7 @@ func (a *agent) freshState(shell string, d dialect) (shellState, error) {
 	}
 	run.pump = &pump{file: file, moved: run.moved, sink: run.take}
 	defer run.abandon()
-	_, exited, err := a.reaper.start(program{
+	shellRun, err := a.reaper.start(program{
 		path: shell, argv: []string{d.name, "-c", d.wrapper, d.name}, env: append(restored.env, "PWD=/"), dir: "/",
 		files: []int{a.null, a.null, a.null, text, end}, oomScoreAdj: a.settings.oomScoreAdj,
 	})
@@ -273,7 +273,7 @@ func (a *agent) freshState(shell string, d dialect) (shellState, error) {
 		return nil, fmt.Errorf("Cannot start %s: %w", shell, err)
 	}
 	go run.pump.run()
-	<-exited
+	<-shellRun.exited
 	target := run.pump.pending()
 	for {
 		if total, ended := run.pump.progress(); ended || total >= target {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"sync"
 	"syscall"
 	"time"
 )
@@ -83,9 +84,16 @@ func (t tree) signal(signal syscall.Signal) int {
 	return signalAll(t.members, signal)
 }
 
-// signalAll freezes what `members` finds, in rounds until a round finds nobody new, gives each the signal and lets it go
-// on. So neither a fork between looking and signalling escapes, nor is a cleanup hit that a handler starts afterwards.
+// freezing: one at a time, or one would take what another has just stopped for stopped by its user, and leave it so.
+var freezing sync.Mutex
+
+// signalAll freezes what `members` finds, in rounds until nobody new was found by a round and by one more that began when all
+// had really stopped: a fork that was under way when its parent was told to stop still makes its child. Then it gives each the
+// signal and lets it go on. So neither a fork between looking and signalling escapes, nor is a cleanup hit that a handler
+// starts afterwards.
 func signalAll(members func() []procStat, signal syscall.Signal) int {
+	freezing.Lock()
+	defer freezing.Unlock()
 	type identity struct {
 		pid   int
 		start uint64
@@ -94,11 +102,13 @@ func signalAll(members func() []procStat, signal syscall.Signal) int {
 	var found []procStat
 	freeze := signal != syscall.SIGSTOP && signal != syscall.SIGCONT
 	deadline := time.Now().Add(freezeLimit)
+	allStopped := !freeze
 	for {
-		grown := false
+		grown, moving := false, false
 		for _, one := range members() {
 			key := identity{one.pid, one.startTicks}
 			if seen[key] {
+				moving = moving || one.state == 'R' || one.state == 'S'
 				continue
 			}
 			seen[key], grown = true, true
@@ -107,9 +117,10 @@ func signalAll(members func() []procStat, signal syscall.Signal) int {
 				_ = syscall.Kill(one.pid, syscall.SIGSTOP) // it may have ended meanwhile
 			}
 		}
-		if !grown || time.Now().After(deadline) {
+		if !grown && allStopped || time.Now().After(deadline) {
 			break
 		}
+		allStopped = !freeze || !grown && !moving
 	}
 	signalled := 0
 	for i := len(found) - 1; i >= 0; i-- {
