@@ -4,6 +4,7 @@ import {
   Duration,
   EnvVars,
   instanceOf,
+  type InstanceType,
   instanceTypes,
   Labels,
   parseDurationMs,
@@ -108,8 +109,13 @@ test("each larger instance type gives at least as much of everything", () => {
   }
 });
 
-test("the numbers and the process limit follow the instance", () => {
+test("the numbers follow the instance", () => {
   assert.deepEqual(instanceOf("basic"), { vcpu: 1 / 4, memoryMiB: 1_024, diskMB: 4_000 });
-  assert.deepEqual([pidsLimitOf("lite"), pidsLimitOf("basic"), pidsLimitOf("standard-4")], [512, 1_024, 4_096]);
-  assert.equal(pidsLimitOf({ vcpu: 1, memoryMiB: 128, diskMB: 1_000 }), 512);
+});
+
+test("lite has 512 processes, basic 1,024, every other instance 4,096", () => {
+  const types = Object.keys(instanceTypes) as InstanceType[];
+  assert.deepEqual(types.map(pidsLimitOf), [512, 1_024, 4_096, 4_096, 4_096, 4_096]);
+  for (const memoryMiB of [64, 256, 1_024, 12_288])
+    assert.equal(pidsLimitOf({ vcpu: 1, memoryMiB, diskMB: 1_000 }), 4_096, `${memoryMiB} MiB`);
 });

@@ -32,11 +32,13 @@ export function instanceOf(choice: InstanceChoice): Instance {
   return typeof choice === "string" ? instanceTypes[choice] : choice;
 }
 
-/** Most processes and threads of a sandbox: a lite one gets fewer, because its memory could not hold their stacks. */
+/**
+ * Most processes and threads of a sandbox. The two small types get fewer, because their memory could not hold more stacks;
+ * numbers of one's own say nothing of processes, so they get what all others get.
+ */
 export function pidsLimitOf(choice: InstanceChoice): number {
-  const { memoryMiB } = instanceOf(choice);
-  if (memoryMiB < 512) return 512;
-  return memoryMiB < 2_048 ? 1_024 : 4_096;
+  if (choice === "lite") return 512;
+  return choice === "basic" ? 1_024 : 4_096;
 }
 
 const durationUnits = { s: 1_000, m: 60_000, h: 3_600_000 } as const;

@@ -147,6 +147,11 @@ test("the limits of its instance really hold", async () => {
   assert.match(full.stderr, /No space left|quota exceeded/i);
   const shared = await box.exec("head -c 150M /dev/zero > /dev/shm/fill; stat -c %s /dev/shm/fill; rm /dev/shm/fill");
   assert.match(shared.stdout, /^10[0-9]{7}\n$/); // 100 MiB
+  await box.destroy();
+});
+
+test("the limit of processes of its instance really holds", async () => {
+  const { box } = await claim({ instance: "lite" });
   // dash gives up at once, where bash tries for half a minute
   const many = await box.exec("dash", ["-c", "for i in $(seq 600); do sleep 300 & done"]);
   assert.match(many.stderr, /Cannot fork/);
