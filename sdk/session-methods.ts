@@ -156,7 +156,8 @@ export interface SessionMethods {
    * Begins a terminal with a shell of its own, or `command`, in the session's directory; with the `id` of one that runs, that
    * one is looked at. It outlives the program, the connection and the daemon, until its program ends, `close` or sleep.
    *
-   * Throws NOT_SUPPORTED where there is no WebSocket (Node before 22), FILE_NOT_FOUND for a missing `cwd`.
+   * Throws NOT_SUPPORTED where there is no WebSocket (Node before 22), FILE_NOT_FOUND for a missing `cwd`, LIMIT_REACHED
+   * where the sandbox has 256.
    */
   createTerminal(options?: TerminalOptions): Promise<Terminal>;
 

@@ -460,6 +460,25 @@ test("whatever is inside, others are served and nothing stays", async () => {
   assert.equal(left.stdout, "");
 });
 
+test("a sandbox has 256 terminals, whoever opens them; one more is refused in words", async () => {
+  const full = getSandbox(connection, "full");
+  const take = [
+    "import os, time",
+    "taken = []",
+    "try:",
+    "  while True: taken.append(os.open('/dev/ptmx', os.O_RDWR))",
+    "except OSError: print('took', len(taken), flush=True)",
+    "time.sleep(1000)",
+  ];
+  const holder = await full.createTerminal({ command: ["python3", "-c", take.join("\n")] });
+  for await (const { data } of holder.output) if (Buffer.from(data).includes("took 255")) break;
+  await assert.rejects(full.createTerminal(), {
+    code: "LIMIT_REACHED",
+    message: /^Cannot open a terminal: the sandbox has as many as it may/,
+  });
+  await full.destroy();
+});
+
 test("a viewer that sends too much at once is closed alone", async () => {
   using calm = await look("calm");
   using loud = await look("calm");
