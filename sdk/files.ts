@@ -23,14 +23,26 @@ export async function writeFile(
   content: Content,
   options: WriteFileOptions,
 ): Promise<FileResult> {
-  const { mode } = options;
+  const { mode, encoding } = options;
+  requireEncoding("write", path, encoding, ["utf-8", "utf8", "base64"]);
   const query = {
     ...at(scope, path),
     ...(mode !== undefined && { mode: typeof mode === "number" ? mode.toString(8) : mode }),
   };
-  const body = await sendable(decoded(path, content, options.encoding));
+  const body = await sendable(decoded(path, content, encoding));
   await callIn(scope, "writeFile", { query, body });
   return { success: true, path, timestamp: now() };
+}
+
+/** A misspelt encoding must not be taken for text: what is written or read would be something else than was meant. */
+function requireEncoding(verb: "read" | "write", path: string, encoding: unknown, known: readonly string[]): void {
+  if (encoding === undefined || known.includes(encoding as string)) return;
+  const names = known.map((name) => `"${name}"`);
+  const all = `${names.slice(0, -1).join(", ")} or ${names.at(-1)}`;
+  throw new SandboxError(
+    "VALIDATION_FAILED",
+    `Cannot ${verb} ${JSON.stringify(path)}: its encoding is ${all}, not ${JSON.stringify(encoding)}`,
+  );
 }
 
 function decoded(path: string, content: Content, encoding: WriteFileOptions["encoding"]): Content {
@@ -64,6 +76,7 @@ export async function readFile(
   path: string,
   encoding: "utf-8" | "utf8" | "base64" | "none" | undefined,
 ): Promise<ReadFileResult | ReadFileStreamResult> {
+  requireEncoding("read", path, encoding, ["utf-8", "utf8", "base64", "none"]);
   const { body, file } = await openFile(scope, path);
   if (encoding === "none") {
     const mimeType = mimeTypeOf(file.name, true);

@@ -480,6 +480,26 @@ test("base64 is written as its bytes; what is none is refused before anything is
   assert.equal(server.seen.length, 1);
 });
 
+test("an encoding that is none is refused with those there are, before anything is sent", async () => {
+  await using server = await serve({ "PUT box": json({}), "PUT content": json({}) });
+  const box = getSandbox(server.connection, "box", { keepAlive: true });
+  for (const encoding of ["utf16le", "BASE64", "none", "", null] as never[]) {
+    await assert.rejects(box.writeFile("/a", "text", { encoding }), {
+      code: "VALIDATION_FAILED",
+      message: `Cannot write "/a": its encoding is "utf-8", "utf8" or "base64", not ${JSON.stringify(encoding)}`,
+    });
+  }
+  for (const encoding of ["utf16le", "None", "", null] as never[]) {
+    await assert.rejects(box.readFile("/a", { encoding }), {
+      code: "VALIDATION_FAILED",
+      message: `Cannot read "/a": its encoding is "utf-8", "utf8", "base64" or "none", not ${JSON.stringify(encoding)}`,
+    });
+  }
+  assert.deepEqual(server.names(), []);
+  for (const encoding of ["utf-8", "utf8", undefined] as const) await box.writeFile("/a", "text", { encoding });
+  assert.deepEqual(server.names(), ["PUT box", ...Array<string>(3).fill("PUT content")]);
+});
+
 test("exists is false for what is not there, and no other error is taken for that", async () => {
   for (const [code, outcome] of [
     ["FILE_NOT_FOUND", false],
