@@ -121,12 +121,18 @@ function repositoryName(url: string): string {
   return /^[A-Za-z0-9._-]+$/.test(name) && name !== "." && name !== ".." ? name : "repository";
 }
 
-/** Git's words for each failure, the most telling first. */
+/** The words of git, ssh and well-known hosts for each failure, the most telling first. */
 const failures: [RegExp, ErrorCode][] = [
   [/Remote branch .* not found|Could not find remote branch/i, "GIT_BRANCH_NOT_FOUND"],
   [
-    /could not read (Username|Password)|Authentication failed|Permission denied \(publickey|terminal prompts disabled|error: 40[13]|HTTP Basic: Access denied/i,
+    // ssh names every way to log in that the host has: "git@host: Permission denied (publickey,password)."
+    /could not read (Username|Password)|Authentication failed|^(\S+: )*Permission denied \([a-z0-9,@.-]+\)|terminal prompts disabled|error: 40[13]|HTTP Basic: Access denied/im,
     "GIT_AUTH_FAILED",
+  ],
+  [
+    // GitHub and Bitbucket, by ssh and as "remote: …" before git's own words; GitLab
+    /^([\w ]+: )*(Repository not found\b|The project you were looking for could not be found\b)/im,
+    "GIT_REPOSITORY_NOT_FOUND",
   ],
   [
     /repository .* not found|does not appear to be a git repository|does not exist|not found: did you run|error: 404/i,
@@ -140,6 +146,12 @@ const failures: [RegExp, ErrorCode][] = [
   ],
 ];
 
+/** What a clone failed by, as its words tell. Names that git quotes are the user's: a directory may be called "not found". */
+export function failureOf(words: string): ErrorCode {
+  const own = words.replace(/(?<=\s)'.*'/g, "''");
+  return failures.find(([pattern]) => pattern.test(own))?.[1] ?? "GIT_CLONE_FAILED";
+}
+
 function cloneError(body: GitCheckoutBody, end: ProcessEnd, words: string): SandboxError {
   const said = lastWords(words);
   const cannot = `Cannot clone "${withoutPassword(body.url)}"`;
@@ -150,14 +162,13 @@ function cloneError(body: GitCheckoutBody, end: ProcessEnd, words: string): Sand
   }
   if (end.reason !== undefined)
     return new SandboxError("OPERATION_INTERRUPTED", `${cannot}: it was ended (${end.reason})`);
-  const code = failures.find(([pattern]) => pattern.test(words))?.[1] ?? "GIT_CLONE_FAILED";
-  return new SandboxError(code, `${cannot}: ${said}`, { details: { exitCode: end.exitCode } });
+  return new SandboxError(failureOf(words), `${cannot}: ${said}`, { details: { exitCode: end.exitCode } });
 }
 
 /** What git said without its progress lines. */
 function lastWords(words: string): string {
   const lines = words.split(/[\r\n]+/).map((line) => line.trim());
-  const telling = lines.filter((line) => /^(fatal|error|warning|remote|ssh|ERROR)/i.test(line));
+  const telling = lines.filter((line) => /^(fatal|error|warning|remote|ssh|\S+: Permission denied)/i.test(line));
   return withoutPassword((telling.length > 0 ? telling : lines.filter((line) => line !== "").slice(-3)).join("; "));
 }
 
