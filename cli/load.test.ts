@@ -3,6 +3,8 @@ import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { test } from "node:test";
+import { pathToFileURL } from "node:url";
+import { entries } from "../sdk/entries.ts";
 import { type ProgramResult, runProgram } from "../test/support/program.ts";
 
 const house = resolve(import.meta.dirname, "..");
@@ -25,6 +27,35 @@ test("TypeScript that leaving types out cannot run does run", async () => {
     const { code, stdout, stderr } = await load(join(programs, program));
     assert.deepEqual({ stdout, stderr, code }, { stdout: `${printed}\n`, stderr: "", code: 0 }, program);
   }
+});
+
+test("everything that the package exports can be imported and required, of this checkout", async () => {
+  await using at = await directory();
+  const names = [...Object.keys(entries).map((entry) => join("@atoll/sandbox", entry)), "@atoll/sandbox/package.json"];
+  assert.ok(names.includes("@atoll/sandbox/xterm"));
+  const how = (name: string) => (name.endsWith(".json") ? ', { with: { type: "json" } }' : "");
+  await writeFile(
+    join(at.path, "imports.mts"),
+    names.map((name) => `console.log(Object.keys(await import("${name}"${how(name)})).length > 0);`).join("\n"),
+  );
+  await writeFile(
+    join(at.path, "requires.cts"),
+    names.map((name) => `console.log(Object.keys(require("${name}")).length > 0);`).join("\n"),
+  );
+  await writeFile(
+    join(at.path, "places.mts"),
+    `import { SandboxAddon } from "@atoll/sandbox/xterm";
+     console.log(typeof SandboxAddon, import.meta.resolve("@atoll/sandbox/xterm"));`,
+  );
+  for (const program of ["imports.mts", "requires.cts"]) {
+    const { stdout, stderr } = await load(join(at.path, program));
+    assert.deepEqual({ stdout, stderr }, { stdout: "true\n".repeat(names.length), stderr: "" }, program);
+  }
+  const { stdout } = await load(join(at.path, "places.mts"));
+  assert.equal(stdout, `function ${pathToFileURL(join(house, "sdk/xterm.ts")).href}\n`);
+  const unknown = join(at.path, "unknown.mts");
+  await writeFile(unknown, 'import "@atoll/sandbox/nothing";');
+  assert.match((await load(unknown)).stderr, /Cannot find package '@atoll\/sandbox'/);
 });
 
 test("a program below node_modules runs, and finds the SDK", async () => {

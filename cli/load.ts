@@ -2,6 +2,7 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import Module, { createRequire, registerHooks } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { entries } from "../sdk/entries.ts";
 import { afterMain } from "./app/after-main.ts";
 import { appOf } from "./app/module.ts";
 import { takeAppOptions } from "./app/options.ts";
@@ -14,12 +15,19 @@ import { useCompileCache } from "./compile-cache.ts";
 useCompileCache();
 
 const house = new URL("../", import.meta.url).href;
-const sdk = new URL("sdk/index.ts", house).href;
+/** What programs may import of the package, and where it lies here; the checkout's manifest has the package's version. */
+const sdk = new Map([
+  ["@atoll/sandbox/package.json", new URL("package.json", house).href],
+  ...Object.entries(entries).map(
+    ([entry, module]) => [join("@atoll/sandbox", entry), new URL(`sdk/${module}.ts`, house).href] as const,
+  ),
+]);
 const typescript = /\.[mc]?ts$/;
 
 registerHooks({
   resolve(specifier, context, next) {
-    if (specifier === "@atoll/sandbox") return { url: sdk, shortCircuit: true };
+    const own = sdk.get(specifier);
+    if (own !== undefined) return { url: own, shortCircuit: true };
     try {
       return next(specifier, context);
     } catch (error) {

@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { cp, glob, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { entries } from "./entries.ts";
 
 const root = join(import.meta.dirname, "..");
 const dist = join(import.meta.dirname, "dist");
@@ -52,8 +53,12 @@ function manifest({
     sideEffects: false,
     engines: { node: ">=20.3" },
     exports: {
-      ".": { types: "./sdk/index.d.ts", default: "./sdk/index.js" },
-      "./xterm": { types: "./sdk/xterm.d.ts", default: "./sdk/xterm.js" },
+      ...Object.fromEntries(
+        Object.entries(entries).map(([entry, module]) => [
+          entry,
+          { types: `./sdk/${module}.d.ts`, default: `./sdk/${module}.js` },
+        ]),
+      ),
       "./package.json": "./package.json",
     },
     files: ["sdk", "protocol"],

@@ -120,4 +120,5 @@ test("the manifest says what it needs", async () => {
   ) as Record<string, unknown>;
   assert.deepEqual(Object.keys(manifest["dependencies"] as object), ["zod"]);
   assert.equal(manifest["sideEffects"], false);
+  assert.deepEqual(Object.keys(manifest["exports"] as object), [".", "./xterm", "./package.json"]);
 });
