@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { pairs, parseCommandLine, UsageError } from "./args.ts";
+import { asksForJson, pairs, parseCommandLine, UsageError } from "./args.ts";
 import { verbs, type Call } from "./table.ts";
 
 function parse(...args: string[]): Call {
@@ -104,6 +104,23 @@ test("a command line that nobody can follow is refused with what is wrong", () =
       args.join(" "),
     );
   }
+});
+
+test("JSON is asked for by our part of the words alone, whatever else is wrong with it", () => {
+  const rows: [string, boolean][] = [
+    ["ls --nonsense --json", true],
+    ["--json ls", true],
+    ["frobnicate --json", true],
+    ["image build --json", true],
+    ["exec --json", true],
+    ["exec --nonsense box --json -- ls", true],
+    ["exec box ls --json", false],
+    ["exec -- ls --json", false],
+    ["run --nonsense program.ts --json", false],
+    ["run --json --nonsense program.ts", true],
+    ["info", false],
+  ];
+  for (const [words, expected] of rows) assert.equal(asksForJson(words.split(" ")), expected, words);
 });
 
 test("pairs keep everything behind the first equals sign", () => {

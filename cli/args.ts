@@ -27,11 +27,24 @@ export function parseCommandLine(args: readonly string[]): Request {
   return { call: { verb, values, arguments: positionals, rest } as unknown as Call };
 }
 
+/** Whether our part of the words asks for JSON, also where nobody can follow the rest: errors are told in that form. */
+export function asksForJson(args: readonly string[]): boolean {
+  const verb = knownVerbOf(args);
+  if (verb === undefined) return args.includes("--json");
+  const own = args.slice(verb.split(" ").length);
+  return own.slice(0, endOfOwn(own, verbs[verb])).includes("--json");
+}
+
+const names = Object.keys(verbs) as VerbName[];
+
+function knownVerbOf([first = "", second = ""]: readonly string[]): VerbName | undefined {
+  return names.find((name) => name === first || name === `${first} ${second}`);
+}
+
 function verbOf(words: readonly string[]): VerbName {
-  const [first = "", second = ""] = words;
-  const names = Object.keys(verbs) as VerbName[];
-  const verb = names.find((name) => name === first || name === `${first} ${second}`);
+  const verb = knownVerbOf(words);
   if (verb) return verb;
+  const [first = ""] = words;
   const below = names.filter((name) => name.startsWith(`${first} `)).map((name) => `"atoll ${name}"`);
   if (below.length > 0)
     throw new UsageError(`Cannot do "${words.join(" ")}": it is ${below.join(" or ")}. See atoll --help`);

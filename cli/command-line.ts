@@ -1,4 +1,4 @@
-import { parseCommandLine } from "./args.ts";
+import { asksForJson, parseCommandLine } from "./args.ts";
 import { exitCodeOf } from "./exit-code.ts";
 import { helpOf } from "./help.ts";
 import type { Call, Run, VerbName } from "./table.ts";
@@ -26,7 +26,7 @@ const work: { [Verb in VerbName]: () => Promise<{ run: Run<Verb> }> } = {
 
 /** Does what a command line asks for and tells what went wrong. Gives the exit code. */
 export async function follow(args: string[]): Promise<number> {
-  let json = args.includes("--json");
+  let json = asksForJson(args);
   try {
     const request = parseCommandLine(args);
     if ("call" in request) {

@@ -31,6 +31,27 @@ test("a mistake is told on stderr, in one line without colours where nobody woul
   assert.equal(stderr, 'atoll: Cannot follow "atoll ls": it has no option "--nonsense". See atoll ls --help\n');
 });
 
+test("with --json a mistake is told as any error is, and the exit code stays", async () => {
+  const rows: [string[], RegExp][] = [
+    [["ls", "--json", "--nonsense"], /^Cannot follow "atoll ls": it has no option "--nonsense"\. See atoll ls --help$/],
+    [["info", "--json"], /^Cannot follow "atoll info": the id is missing/],
+    [["frobnicate", "--json"], /^Cannot do "frobnicate"/],
+    [["logs", "box", "web", "--json", "--tail", "x"], /^Cannot use --tail "x"/],
+  ];
+  for (const [args, message] of rows) {
+    const { code, stdout, stderr } = await atoll(args);
+    assert.deepEqual([code, stdout], [2, ""], args.join(" "));
+    const { error } = JSON.parse(stderr) as { error: { code: string; message: string } };
+    assert.equal(error.code, "VALIDATION_FAILED");
+    assert.match(error.message, message);
+  }
+  assert.match(
+    (await atoll(["exec", "--", "ls", "--json"])).stderr,
+    /^atoll: Cannot follow/,
+    "the command's own --json",
+  );
+});
+
 test("a daemon that is not there is an error with a remedy, as text and as JSON", async () => {
   const [asText, asJson] = await Promise.all([atoll(["ls"]), atoll(["ls", "--json"])]);
   assert.equal(asText.code, 5);

@@ -5,8 +5,9 @@ import { isSystemError } from "./exit-code.ts";
 
 /** An error on stderr: what could not be done and why, then the remedy. Of a bug, where it is. */
 export function tell(error: unknown, json: boolean): void {
-  if (json && SandboxError.is(error)) {
-    process.stderr.write(`${JSON.stringify({ error })}\n`);
+  const forPrograms = error instanceof UsageError ? new SandboxError("VALIDATION_FAILED", error.message) : error;
+  if (json && SandboxError.is(forPrograms)) {
+    process.stderr.write(`${JSON.stringify({ error: forPrograms })}\n`);
     return;
   }
   const remedy = SandboxError.is(error) && error.suggestion ? `       ${error.suggestion}\n` : "";
