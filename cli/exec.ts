@@ -17,6 +17,7 @@ export const run: Run<"exec"> = async (call) => {
   const [file = "", ...args] = rest;
   const sandbox = getSandbox(connectionOf(values), id);
   if (values.tty) {
+    refuseWithTerminal(values);
     const { cwd, user, env } = optionsOf(call);
     return showTerminal(sandbox, { command: rest, cwd, user, env });
   }
@@ -35,6 +36,18 @@ export const run: Run<"exec"> = async (call) => {
   });
   return stoppedBy() ?? exitCode;
 };
+
+/** What a terminal cannot keep is not passed over. */
+function refuseWithTerminal({ timeout, "no-stdin": noStdin, json }: Call<"exec">["values"]): void {
+  const option = timeout !== undefined ? "--timeout" : noStdin ? "--no-stdin" : json ? "--json" : undefined;
+  if (option === undefined) return;
+  const why = {
+    "--timeout": 'a terminal has no time limit; put "timeout 30" before the command',
+    "--no-stdin": "what is typed is a terminal's input",
+    "--json": "a terminal shows what is printed, as it comes",
+  };
+  throw new UsageError(`Cannot use ${option} with --tty: ${why[option]}`);
+}
 
 function optionsOf({ values }: Call<"exec">) {
   const { cwd, user, timeout } = values;

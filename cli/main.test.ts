@@ -52,6 +52,26 @@ test("with --json a mistake is told as any error is, and the exit code stays", a
   );
 });
 
+test("what a terminal cannot keep is refused, and why, before anything is asked", async () => {
+  const rows: [string[], RegExp][] = [
+    [
+      ["exec", "-t", "--timeout", "5s", "box", "--", "ls"],
+      /^atoll: Cannot use --timeout with --tty: a terminal has no time/,
+    ],
+    [["exec", "-tn", "box", "--", "ls"], /^atoll: Cannot use --no-stdin with --tty: what is typed/],
+    [
+      ["exec", "-t", "--json", "box", "--", "ls"],
+      /^{"error":{"code":"VALIDATION_FAILED","message":"Cannot use --json with --tty: /,
+    ],
+    [["shell", "box", "--json"], /^{"error":{"code":"VALIDATION_FAILED","message":"Cannot use --json with a shell: /],
+  ];
+  for (const [args, words] of rows) {
+    const { code, stdout, stderr } = await atoll(args);
+    assert.deepEqual([code, stdout], [2, ""], args.join(" "));
+    assert.match(stderr, words);
+  }
+});
+
 test("a daemon that is not there is an error with a remedy, as text and as JSON", async () => {
   const [asText, asJson] = await Promise.all([atoll(["ls"]), atoll(["ls", "--json"])]);
   assert.equal(asText.code, 5);

@@ -86,7 +86,7 @@ export const verbs = {
       user: { value: "USER", help: "as whom it runs; default: root" },
       timeout: { value: "TIME", help: 'end it after this time, such as "30s" or "5m"' },
       "no-stdin": { short: "n", help: "give it an empty standard input" },
-      tty: { short: "t", help: "in a terminal, which this one shows" },
+      tty: { short: "t", help: "in a terminal, which this one shows; without --timeout, --no-stdin and --json" },
     },
     about:
       "Makes the sandbox when there is none, and wakes it when it sleeps. Standard input is passed in, output comes back as it " +
@@ -139,7 +139,7 @@ export const verbs = {
     },
     about:
       "Output comes back as it is, each stream on its own; the last MiB is kept. With --json stdout, stderr and the offset " +
-      "behind them are printed. Ctrl-C leaves the process as it is.",
+      "behind them are printed, and with --follow every line is a JSON value, as it comes. Ctrl-C leaves the process as it is.",
     examples: ["atoll logs box web", "atoll logs box web --follow --tail 20"],
   },
   info: {

@@ -4,6 +4,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { lstat, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import type { SandboxInfo } from "../../protocol/sandbox.ts";
 import { assertNothingLeaked, snapshotHost } from "../support/leaks.ts";
@@ -196,6 +197,44 @@ test("a program finds the daemon and makes sandboxes", async () => {
      process.stdout.write(stdout);`,
   );
   assert.equal(await succeeds("run", program, "--json", "you"), "hello --json you\n");
+});
+
+test("a log is JSON as one value, and as a value a line while it is followed; its last lines too", async () => {
+  const program = join(workDir, "prints.ts");
+  await writeFile(
+    program,
+    `import { getSandbox } from "@atoll/sandbox";
+     const waits = "until test -e /tmp/go; do sleep 0.05; done";
+     const command = "echo one; echo two; echo three; " + waits + "; echo four; exit 3";
+     const printing = await getSandbox("box").startProcess(command, { processId: "prints" });
+     await printing.waitForLog("three");`,
+  );
+  await succeeds("run", program);
+  const logs = { processId: "prints", stderr: "", offset: 14 };
+  assert.deepEqual(await json("logs", "box", "prints"), { ...logs, stdout: "one\ntwo\nthree\n" });
+  assert.deepEqual(await json("logs", "box", "prints", "--tail", "2"), { ...logs, stdout: "two\nthree\n" });
+
+  const words = ["logs", "box", "prints", "--json", "--follow", "--tail", "1"];
+  const following = spawn(process.execPath, [join(house, "cli/main.ts"), ...words], {
+    env,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const events: Record<string, unknown>[] = [];
+  for await (const line of createInterface(following.stdout)) {
+    events.push(JSON.parse(line) as Record<string, unknown>);
+    if (events.length === 1) await succeeds("exec", "box", "--", "touch", "/tmp/go");
+  }
+  assert.deepEqual(
+    events.map(({ type, data, offset, exitCode }) => [type, data ?? exitCode, offset]),
+    [
+      ["stdout", "three\n", 14],
+      ["stdout", "four\n", 19],
+      ["exit", 3, 19],
+    ],
+  );
+  const whole = (await succeeds("logs", "box", "prints", "--json", "--follow")).trimEnd().split("\n");
+  const printed = whole.map((line) => (JSON.parse(line) as { data?: string }).data ?? "").join("");
+  assert.equal(printed, "one\ntwo\nthree\nfour\n");
 });
 
 test("images and the host's state are told, also as JSON", async () => {
