@@ -48,6 +48,8 @@ for (const duration of [
   });
 }
 
+const kept = (count: number) => Array.from({ length: count }, (_, index) => `/data${"/in".repeat(index)}`);
+
 const config: [string, unknown, boolean][] = [
   ["nothing", {}, true],
   [
@@ -75,6 +77,8 @@ const config: [string, unknown, boolean][] = [
   ["no CPU", { instance: { vcpu: 0, memoryMiB: 64, diskMB: 1_000 } }, false],
   ["an isolation that is none", { isolation: "vm" }, false],
   ["a directory without paths", { persistAcrossSessions: { type: "directory", paths: [] } }, false],
+  ["64 kept paths, one in another", { persistAcrossSessions: { type: "directory", paths: kept(64) } }, true],
+  ["65 kept paths", { persistAcrossSessions: { type: "directory", paths: kept(65) } }, false],
   ["a type of persistence that is none", { persistAcrossSessions: { type: "tape" } }, false],
   ["an image without a name", { image: "" }, false],
   ["a label that is no text", { labels: { a: 1 } }, false],
@@ -82,6 +86,31 @@ const config: [string, unknown, boolean][] = [
 for (const [what, value, good] of config) {
   test(`${what} is ${good ? "a" : "no"} configuration`, () => {
     assert.equal(SandboxConfig.safeParse(value).success, good);
+  });
+}
+
+const keptPaths: [string, RegExp | undefined][] = [
+  ["/workspace", undefined],
+  ["/a b/\n/ä/...", undefined],
+  [`/${"n".repeat(255)}/x`, undefined],
+  ["/", /"disk"/],
+  ["workspace", /absolute/],
+  ["", /absolute/],
+  ["/data/", /slash at its end/],
+  ["/data//x", /empty part/],
+  ["/data/./x", /no "\."/],
+  ["/data/..", /no "\.\."/],
+  ["/data/../../etc", /no "\.\."/],
+  ["/da\0ta", /NUL/],
+  ["/\ud800", /text/],
+  [`/${"ä".repeat(128)}`, /255/],
+  [`/${"n/".repeat(2_048)}n`, /4096/],
+];
+for (const [path, why] of keptPaths) {
+  test(`${JSON.stringify(path.slice(0, 30))} is ${why ? "no" : "a"} path to keep`, () => {
+    const given = SandboxConfig.safeParse({ persistAcrossSessions: { type: "directory", paths: [path] } });
+    if (why) assert.match(given.error?.issues[0]?.message ?? "", why);
+    else assert.ok(given.success);
   });
 }
 

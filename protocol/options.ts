@@ -70,16 +70,35 @@ const Label = z.string().max(256, "a label has at most 256 characters");
 export const Labels = z.record(z.string().min(1).max(63, "a label's name has at most 63 characters"), Label);
 export type Labels = z.infer<typeof Labels>;
 
+/** Why this path cannot be kept; undefined when it can. Lengths are the kernel's limits, in bytes. */
+function whyNotKept(path: string): string | undefined {
+  if (!path.startsWith("/")) return "a kept path is absolute: it begins with a slash";
+  if (path === "/") return 'all of the disk is kept with { type: "disk" }, not with the path "/"';
+  if (path.includes("\0") || !path.isWellFormed()) return "a kept path is text without NUL";
+  const names = path.slice(1).split("/");
+  if (names.some((name) => name === "" || name === "." || name === ".."))
+    return 'a kept path has no empty part, no "." and no "..", and no slash at its end';
+  const bytes = (text: string) => new TextEncoder().encode(text).length;
+  if (bytes(path) > 4_096) return "a kept path has at most 4096 bytes";
+  if (names.some((name) => bytes(name) > 255)) return "each name in a kept path has at most 255 bytes";
+  return undefined;
+}
+
+const KeptPath = z.string().superRefine((path, context) => {
+  const why = whyNotKept(path);
+  if (why !== undefined) context.addIssue({ code: "custom", message: why });
+});
+
 export const Persistence = z.discriminatedUnion("type", [
   z.object({ type: z.literal("disk") }),
   z.object({ type: z.literal("memory") }),
   z.object({ type: z.literal("none") }),
-  z.object({ type: z.literal("directory"), paths: z.array(z.string()).min(1) }),
+  z.object({ type: z.literal("directory"), paths: z.array(KeptPath).min(1).max(64) }),
 ]);
 
 /**
  * How a sandbox is made and kept. Sent with every verb that may create it: the first one decides about `image`,
- * `instance`, `isolation` and `persistAcrossSessions`; the others are settings and can be changed later.
+ * `instance`, `isolation` and the type of `persistAcrossSessions`; the others are settings and can be changed later.
  */
 export const SandboxConfig = z.strictObject({
   image: z.string().min(1).max(255).optional(),
