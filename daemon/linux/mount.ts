@@ -1,13 +1,20 @@
 import { readFileSync } from "node:fs";
 import { systemCall } from "./libc.ts";
 
-export type OverlayMount = { lower: string; upper: string; work: string; target: string };
+export type OverlayMount = {
+  lower: string;
+  upper: string;
+  work: string;
+  target: string;
+  /** False: renaming a directory of the image is refused (EXDEV), and what lies in the upper directory is all there is of it. */
+  redirects?: boolean;
+};
 
 /**
- * Mounts image and disk over each other. The options are part of the disk's format and always the same.
+ * Mounts image and disk over each other. The options are part of the disk's format: one disk always has the same.
  * Throws when a path holds a character that the mount option syntax cannot carry.
  */
-export async function mountOverlay({ lower, upper, work, target }: OverlayMount): Promise<void> {
+export async function mountOverlay({ lower, upper, work, target, redirects = true }: OverlayMount): Promise<void> {
   for (const path of [lower, upper, work]) {
     if (/[,:\\"\s]/.test(path)) {
       throw new Error(
@@ -16,14 +23,23 @@ export async function mountOverlay({ lower, upper, work, target }: OverlayMount)
     }
   }
   const layers = `lowerdir=${lower},upperdir=${upper},workdir=${work}`;
-  await mount(`mount the overlay at "${target}"`, "overlay", target, "overlay", 0, `${layers},${overlayOptions}`);
+  await mount(
+    `mount the overlay at "${target}"`,
+    "overlay",
+    target,
+    "overlay",
+    0,
+    `${layers},${overlayOptions(redirects)}`,
+  );
 }
 
 /**
- * redirect_dir=on: directories of the image can be renamed (EXDEV otherwise). index=off: the disk may be cloned and moved.
+ * redirect_dir=on: directories of the image can be renamed (EXDEV otherwise). nofollow: none can, and none is believed. index=off: the disk may be cloned and moved.
  * metacopy=off: a file in the disk is whole, so a disk means the same without its image's inodes. xino=auto: stable inode numbers.
  */
-export const overlayOptions = "redirect_dir=on,index=off,metacopy=off,xino=auto";
+function overlayOptions(redirects: boolean): string {
+  return `redirect_dir=${redirects ? "on" : "nofollow"},index=off,metacopy=off,xino=auto`;
+}
 
 export type TmpfsMount = { target: string; sizeBytes: number; inodes: number; uid: number; gid: number; mode: number };
 

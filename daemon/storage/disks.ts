@@ -1,11 +1,13 @@
-import { randomBytes } from "node:crypto";
-import { chmod, chown, lstat, mkdir, readdir, readlink, rename, symlink } from "node:fs/promises";
+import { createHash, randomBytes } from "node:crypto";
+import { chmod, chown, lstat, mkdir, readdir, readlink, rename, rm, symlink } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import { SandboxError } from "../../protocol/errors.ts";
 import { createSubvolume, deleteSubvolume, limitSubvolume } from "../linux/btrfs.ts";
+import { bootId } from "../linux/process.ts";
 import { HostProgramError, run } from "../linux/run.ts";
+import { keepOnlyAside } from "./keeper.ts";
 import { endPool, openPool, type Pool, type PoolOptions } from "./pool.ts";
 import { freeSpace, judgeSpace } from "./space.ts";
 import { syncDirectory } from "./whole-file.ts";
@@ -15,7 +17,7 @@ export type Disk = {
   id: string;
   /** Digest of the only image that it may be mounted on. */
   image: string;
-  /** The overlay's upper and work directory. The daemon mounts them and never looks inside. */
+  /** The overlay's upper and work directory. The daemon mounts them; `keepOnly` alone looks inside. */
   upper: string;
   work: string;
 };
@@ -70,7 +72,10 @@ export class Disks {
   /** An existing disk, for mounting on this image. Throws VERSION_MISMATCH when it was made on another. */
   async open(id: string, { image }: { image: string }): Promise<Disk> {
     const meta = await this.#meta(id);
-    if (meta.image === image) return this.#disk(id, image);
+    if (meta.image === image) {
+      await rm(join(this.#path(id), keptName), { force: true }); // from now on it is written
+      return this.#disk(id, image);
+    }
     throw new SandboxError(
       "VERSION_MISMATCH",
       `Cannot open disk "${id}": it was made on image ${meta.image}, not on ${image}`,
@@ -87,10 +92,7 @@ export class Disks {
   }
 
   async has(id: string): Promise<boolean> {
-    const found = await lstat(this.#path(id)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "ENOENT") throw error;
-    });
-    return found !== undefined;
+    return (await lstat(this.#path(id)).catch(ignoreMissing)) !== undefined;
   }
 
   /** Ids of all disks, in no order. */
@@ -119,6 +121,26 @@ export class Disks {
       await limitSubvolume(dir, limitBytes);
     });
     return this.#disk(to, image);
+  }
+
+  /**
+   * Removes from a disk that is not mounted, and never was with redirects, all but these absolute paths. Cut off at any moment, it is finished
+   * by the next call; done once, it costs nothing until the disk is opened again. A disk that is not there has nothing to be removed.
+   */
+  async keepOnly(id: string, paths: readonly string[], { limitBytes }: { limitBytes: number }): Promise<void> {
+    if (!(await this.has(id))) return;
+    const mark = join(this.#path(id), keptName);
+    const hash = createHash("sha256")
+      .update(JSON.stringify([bootId(), paths]))
+      .digest("hex");
+    const before = await readlink(mark).catch(ignoreMissing);
+    if (before === hash) return;
+    if (before !== undefined) await rm(mark);
+    // marks are changed too, which a full disk has no room for
+    await this.setLimit(id, Number.MAX_SAFE_INTEGER);
+    await keepOnlyAside(join(this.#path(id), "upper"), paths);
+    await symlink(hash, mark);
+    await this.setLimit(id, limitBytes);
   }
 
   /**
@@ -196,6 +218,12 @@ const metaName = "meta";
 const DiskMeta = z.object({ version: z.literal(1), image: z.string() });
 type DiskMeta = z.infer<typeof DiskMeta>;
 
+/**
+ * A symbolic link that says: nobody has written on the disk since all was removed from it but the paths that its target is the hash of. The
+ * boot is hashed too, because a power failure may bring back what was removed, or the link.
+ */
+const keptName = "kept";
+
 /** Ids become directory names. */
 const idPattern = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
 
@@ -208,6 +236,10 @@ async function remove(dir: string): Promise<boolean> {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
     throw error;
   }
+}
+
+function ignoreMissing(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== "ENOENT") throw error;
 }
 
 function unique(): string {
