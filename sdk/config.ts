@@ -28,7 +28,10 @@ export type SandboxOptions = {
   envVars?: Variables | undefined;
   /** Refused with NOT_SUPPORTED where the machine cannot give it. Default "container". Decided when the sandbox is made. */
   isolation?: "container" | "gvisor" | undefined;
-  /** What outlives a run. Default `{ type: "disk" }`. Decided when the sandbox is made. */
+  /**
+   * What outlives a run: `{ type: "disk" }` all of the disk, the default; `{ type: "none" }` nothing; `{ type: "directory", paths }` only
+   * these absolute paths. The type is decided when the sandbox is made, the paths can be changed.
+   */
   persistAcrossSessions?: { type: string; paths?: string[] } | undefined;
 };
 

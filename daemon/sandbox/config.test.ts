@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { changeConfig, changeSettings, limitsOf, newConfig, type StoredConfig } from "./config.ts";
+import { changeConfig, changeSettings, keptPathsOf, limitsOf, newConfig, type StoredConfig } from "./config.ts";
 
 const defaults = { sleepAfterMs: 600_000 };
 
@@ -25,11 +25,7 @@ test("times are given as text or seconds and kept in milliseconds", () => {
 });
 
 test("what is not built yet is refused, never ignored", () => {
-  for (const given of [
-    { persistAcrossSessions: { type: "memory" } },
-    { persistAcrossSessions: { type: "directory", paths: ["/data"] } },
-    { isolation: "gvisor" },
-  ] as const) {
+  for (const given of [{ persistAcrossSessions: { type: "memory" } }, { isolation: "gvisor" }] as const) {
     assert.throws(() => newConfig(given as never, defaults), { code: "NOT_SUPPORTED" });
   }
 });
@@ -49,6 +45,22 @@ test("settings change, what the disk was made with does not", () => {
   );
   assert.throws(() => changeConfig("box", config, "base", { image: "python" }), { code: "VALIDATION_FAILED" });
   assert.throws(() => changeConfig("box", config, "base", { persistAcrossSessions: { type: "none" } }), {
+    code: "VALIDATION_FAILED",
+  });
+});
+
+test("which paths are kept can be changed, that some are cannot", () => {
+  const keep = (...paths: string[]) => ({ persistAcrossSessions: { type: "directory", paths } }) as const;
+  const config = newConfig(keep("/data"), defaults);
+  assert.deepEqual(keptPathsOf(config), ["/data"]);
+  assert.deepEqual(keptPathsOf(changeConfig("box", config, "base", {})), ["/data"]);
+  assert.deepEqual(keptPathsOf(changeConfig("box", config, "base", keep("/data", "/etc"))), ["/data", "/etc"]);
+  for (const type of ["disk", "none"] as const)
+    assert.throws(() => changeConfig("box", config, "base", { persistAcrossSessions: { type } }), {
+      code: "VALIDATION_FAILED",
+      message: /from "directory" to/,
+    });
+  assert.throws(() => changeConfig("box", newConfig({}, defaults), "base", keep("/data")), {
     code: "VALIDATION_FAILED",
   });
 });

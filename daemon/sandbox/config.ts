@@ -17,8 +17,8 @@ export type StoredConfig = {
   instance: InstanceChoice;
   cpuBurst: boolean;
   isolation: "container" | "gvisor";
-  /** disk: kept until destroyed. none: thrown away when a run ends. */
-  persist: "disk" | "none";
+  /** disk: kept until destroyed. none: thrown away when a run ends. Paths: all else is. */
+  persist: "disk" | "none" | { paths: string[] };
   sleepAfterMs: number;
   keepAlive: boolean;
   maxLifetimeMs: number | null;
@@ -55,18 +55,20 @@ export function newConfig(given: SandboxConfig, defaults: { sleepAfterMs: number
 }
 
 /**
- * The options of an existing sandbox after `given`. Settings change at once, the instance with the next start. Image,
- * isolation and persistence belong to the disk: another one is refused with VALIDATION_FAILED.
+ * The options of an existing sandbox after `given`. Settings change at once, the instance with the next start, the paths that are kept
+ * with the next end or start. Image, isolation and the type of persistence belong to the disk: another one is refused with
+ * VALIDATION_FAILED.
  */
 export function changeConfig(name: string, current: StoredConfig, image: string, given: SandboxConfig): StoredConfig {
   requireBuilt(given);
   requireSame(name, "image", image, given.image);
   requireSame(name, "isolation", current.isolation, given.isolation);
-  requireSame(name, "persistAcrossSessions", current.persist, persistence(given));
+  requireSame(name, "persistAcrossSessions", typeOf(current.persist), given.persistAcrossSessions?.type);
   return {
     ...changeSettings(current, given),
     instance: given.instance ?? current.instance,
     cpuBurst: given.cpuBurst ?? current.cpuBurst,
+    persist: persistence(given) ?? current.persist,
     maxLifetimeMs: durationMs(given.maxLifetime) ?? current.maxLifetimeMs,
     ...(given.className !== undefined && { className: given.className }),
   };
@@ -104,19 +106,27 @@ export function diskBytesOf(config: StoredConfig): number {
   return limitsOf(config).diskMB * 1_000_000;
 }
 
+/** The paths that outlive a run, where that is not all or nothing. */
+export function keptPathsOf({ persist }: StoredConfig): readonly string[] | undefined {
+  return typeof persist === "object" ? persist.paths : undefined;
+}
+
 function durationMs(duration: string | number | undefined): number | undefined {
   return duration === undefined ? undefined : parseDurationMs(duration);
 }
 
-function persistence(given: SandboxConfig): "disk" | "none" | undefined {
-  const type = given.persistAcrossSessions?.type;
-  return type === "disk" || type === "none" ? type : undefined;
+function persistence({ persistAcrossSessions: given }: SandboxConfig): StoredConfig["persist"] | undefined {
+  if (given?.type === "directory") return { paths: given.paths };
+  return given?.type === "disk" || given?.type === "none" ? given.type : undefined;
+}
+
+function typeOf(persist: StoredConfig["persist"]): "disk" | "none" | "directory" {
+  return typeof persist === "object" ? "directory" : persist;
 }
 
 function requireBuilt(given: SandboxConfig): void {
-  const type = given.persistAcrossSessions?.type;
-  if (type === "memory" || type === "directory") {
-    throw notSupported(`persistAcrossSessions "${type}"`, 'Use { type: "disk" }, the default, or { type: "none" }');
+  if (given.persistAcrossSessions?.type === "memory") {
+    throw notSupported('persistAcrossSessions "memory"', 'Use { type: "disk" }, the default, "directory" or "none"');
   }
   if (given.isolation === "gvisor") throw notSupported('isolation "gvisor"', 'Use "container", the default');
 }

@@ -4,6 +4,8 @@ import { bootId, killAndWait } from "../linux/process.ts";
 import { unmount } from "../linux/mount.ts";
 import type { Network } from "../network/network.ts";
 import { type Slot, slotAt } from "../network/slot.ts";
+import { isNoSpace } from "../storage/disks.ts";
+import { diskBytesOf, keptPathsOf } from "./config.ts";
 import { groupOf, type Machines } from "./machines.ts";
 import { runPaths } from "./paths.ts";
 import type { RunEnd, RunRecord } from "./record.ts";
@@ -34,7 +36,7 @@ export async function giveBack(machines: Machines, row: RunRecord, end: RunEnd, 
     throw new Error(`Cannot give back run "${row.id}": its root file system is still in use on the host`);
   await removeDirectories(paths);
   if (row.warm) return endUnclaimed(machines, row, end.at);
-  await throwAwayDisk(machines, row);
+  await clearDisk(machines, row);
   const data = { ...end, ...(error && { error: error.toJSON() }) };
   journal.write({ time: end.at, sandboxKey: row.sandboxKey, run: row.number, type: "run.end", data }, () =>
     records.endRun(row, end),
@@ -68,9 +70,19 @@ async function endUnclaimed({ records, disks, network }: Machines, row: RunRecor
   records.endWarmRun(row, now);
 }
 
-async function throwAwayDisk({ records, disks }: Machines, row: RunRecord): Promise<void> {
-  const sandbox = records.findByKey(row.sandboxKey);
-  if (sandbox?.config.persist === "none") await disks.destroy(row.sandboxKey);
+/** Of the disk only what outlives a run stays. */
+async function clearDisk({ records, disks, log }: Machines, { id, sandboxKey }: RunRecord): Promise<void> {
+  const config = records.findByKey(sandboxKey)?.config;
+  if (config?.persist === "none") await disks.destroy(sandboxKey);
+  const kept = config && keptPathsOf(config);
+  if (!kept) return;
+  try {
+    await disks.keepOnly(sandboxKey, kept, { limitBytes: diskBytesOf(config) });
+  } catch (error) {
+    if (!isNoSpace(error)) throw error;
+    // the run is over all the same: the next start does it first, or is refused for want of space
+    log.warn({ run: id, error: (error as Error).message }, "cannot remove what a run has left on its disk");
+  }
 }
 
 function ignoreMissing(error: NodeJS.ErrnoException): void {

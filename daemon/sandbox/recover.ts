@@ -5,6 +5,7 @@ import { AgentHello, linkVersion } from "../../protocol/agent.ts";
 import { stateOf } from "../linux/process.ts";
 import { listMounts, unmount } from "../linux/mount.ts";
 import { Link } from "../link/link.ts";
+import { keptPathsOf } from "./config.ts";
 import { endingOf, giveBack } from "./give-back.ts";
 import { groupsOf, type Machines } from "./machines.ts";
 import { runPaths } from "./paths.ts";
@@ -22,7 +23,7 @@ const warmHelloLimitMs = 1_000;
  * our tag is given back, destroys are finished. Called once, before the first request.
  */
 export async function recover(machines: Machines, sandboxes: Sandboxes): Promise<void> {
-  const { records, network, runtime, log, config } = machines;
+  const { records, network, runtime, config } = machines;
   const rows = records.runs();
   const alive: { row: RunRecord; link: Link }[] = [];
   const dead: RunRecord[] = [];
@@ -44,18 +45,26 @@ export async function recover(machines: Machines, sandboxes: Sandboxes): Promise
   await network.recover(leases);
   for (const row of dead) {
     delete row.slot; // the network has just ended every slot but the leased ones
-    await giveBack(
-      machines,
-      row,
-      { ...endingOf(row), at: Date.now() },
-      row.state === "starting" ? cutOff() : undefined,
-    );
-    log.info({ run: row.id, state: row.state }, "gave back a run that had ended");
+    const given = giveBackDead(machines, row);
+    // a disk may hold millions of files that are to go: only who wants this sandbox waits for that
+    if (keepsPaths(machines, row)) sandboxes.adoptEnd(row, given);
+    else await given;
   }
-  await removeStrays(config.runDir, keep);
+  await removeStrays(config.runDir, new Set(rows.map(({ id }) => id)));
   for (const started of alive) sandboxes.adopt(started);
   for (const key of records.garbage()) await sandboxes.clear(key);
   await tellUnknownDisks(machines);
+}
+
+async function giveBackDead(machines: Machines, row: RunRecord): Promise<void> {
+  const end = { ...endingOf(row), at: Date.now() };
+  await giveBack(machines, row, end, row.state === "starting" ? cutOff() : undefined);
+  machines.log.info({ run: row.id, state: row.state }, "gave back a run that had ended");
+}
+
+function keepsPaths({ records }: Machines, row: RunRecord): boolean {
+  const config = records.findByKey(row.sandboxKey)?.config;
+  return config !== undefined && keptPathsOf(config) !== undefined;
 }
 
 function cutOff(): SandboxError {

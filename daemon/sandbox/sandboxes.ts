@@ -12,7 +12,7 @@ import { endingOf, giveBack } from "./give-back.ts";
 import { describeSandbox } from "./info.ts";
 import type { JournalLine } from "./journal.ts";
 import type { Machines } from "./machines.ts";
-import type { SandboxRecord } from "./record.ts";
+import type { RunRecord, SandboxRecord } from "./record.ts";
 import { Run } from "./run.ts";
 import { startRun, type StartedRun } from "./start.ts";
 import { WarmPool } from "./warm-pool.ts";
@@ -68,6 +68,16 @@ export class Sandboxes {
     this.#live.set(started.row.sandboxKey, { state: "running", run });
     run.recallCommands().catch((error: Error) => {
       this.#machines.log.warn({ run: run.row.id, error: error.message }, "cannot recall what runs in a sandbox");
+    });
+  }
+
+  /** Whoever wants this sandbox waits until the run that an earlier daemon left is given back. */
+  adoptEnd({ id, sandboxKey }: RunRecord, given: Promise<void>): void {
+    const done = given.finally(() => this.#live.delete(sandboxKey));
+    this.#live.set(sandboxKey, { state: "stopping", done });
+    done.catch((error: Error) => {
+      // the row stays, and the next start tries again
+      this.#machines.log.error({ run: id, error: error.message }, "cannot give back all of a run");
     });
   }
 

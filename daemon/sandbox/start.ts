@@ -8,7 +8,7 @@ import { Link } from "../link/link.ts";
 import type { Slot } from "../network/network.ts";
 import { buildSpec, type OciSpec } from "../runtime/spec.ts";
 import { type Disk, isNoSpace } from "../storage/disks.ts";
-import { diskBytesOf, runLimitsOf } from "./config.ts";
+import { diskBytesOf, keptPathsOf, runLimitsOf } from "./config.ts";
 import { writeEtc } from "./etc.ts";
 import { giveBack } from "./give-back.ts";
 import { groupOf, type Machines } from "./machines.ts";
@@ -138,7 +138,10 @@ async function makeRoot(machines: Machines, sandbox: Occupant, paths: RunPaths):
   const { uidBase } = config;
   const [caFile] = await all([
     images.caBundle(image),
-    mountOverlay({ lower: image.rootDir, upper: disk.upper, work: disk.work, target: paths.root }),
+    mountOverlay({
+      ...{ lower: image.rootDir, upper: disk.upper, work: disk.work, target: paths.root },
+      redirects: keptPathsOf(sandbox.config) === undefined,
+    }),
     // the agent's socket and little else: a few names and one page for each
     mountTmpfs({ target: paths.link, sizeBytes: 64 * 1024, inodes: 16, uid: uidBase, gid: uidBase, mode: 0o700 }),
   ]);
@@ -149,6 +152,9 @@ async function openDisk({ disks }: Machines, { key, config }: Occupant, image: s
   const limitBytes = diskBytesOf(config);
   if (config.persist === "none") await disks.destroy(key);
   if (!(await disks.has(key))) return disks.create(key, { limitBytes, image });
+  // also what a power failure has brought back, and what the paths named before
+  const kept = keptPathsOf(config);
+  if (kept) await disks.keepOnly(key, kept, { limitBytes });
   await disks.setLimit(key, limitBytes);
   return disks.open(key, { image });
 }

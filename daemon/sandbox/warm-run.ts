@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { bootId } from "../linux/process.ts";
-import { defaultImage, newConfig } from "./config.ts";
+import { defaultImage, keptPathsOf, newConfig } from "./config.ts";
 import type { Machines } from "./machines.ts";
 import type { RunPaths } from "./paths.ts";
 import type { SandboxRecord, WarmMake } from "./record.ts";
@@ -39,6 +39,7 @@ export async function startWarmRun(machines: Machines, make: WarmMake, signal: A
  */
 export function mayClaim({ ports }: Machines, sandbox: SandboxRecord, make: WarmMake): boolean {
   if (sandbox.runNumber > 0 || sandbox.lastEnd) return false;
+  if (keptPathsOf(sandbox.config)) return false; // its disk is mounted in another way
   if (sandbox.imageDigest !== make.imageDigest || sandbox.config.isolation !== "container") return false;
   return ports.of(sandbox.key).length === 0; // their rows hang on the key it has
 }

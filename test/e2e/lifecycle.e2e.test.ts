@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { type Connection, getSandbox, SandboxError } from "../../sdk/index.ts";
+import { type Connection, getSandbox, SandboxError, type SandboxOptions } from "../../sdk/index.ts";
 import { TestDaemon } from "../support/daemon.ts";
 import { until } from "../support/until.ts";
 
@@ -131,6 +133,91 @@ test("with persistence none the next run begins from the image", async () => {
   await box.writeFile("/workspace/file", "x");
   await box.stop();
   assert.equal((await box.exists("/workspace/file")).exists, false);
+});
+
+const keep = (...paths: string[]): SandboxOptions => ({ persistAcrossSessions: { type: "directory", paths } });
+
+test("with directories to keep the next run begins from the image and them", async () => {
+  const box = getSandbox(
+    connection,
+    "selective",
+    keep("/workspace/project", "/usr/share/doc", "/etc/app.conf", "/none"),
+  );
+  await box.exec("bash", ["-c", "ls -A /workspace / /usr/share/doc /etc > /workspace/before"]);
+  const before = (await box.readFile("/workspace/before")).content;
+  const gone = (await box.exec("ls /usr/share/doc | head -n 1")).stdout.trim();
+  await box.exec(
+    [
+      "mkdir -p /workspace/project/src /opt/junk && echo mine > /workspace/project/src/file && echo junk > /opt/junk/file",
+      `rm -r /usr/share/doc/${gone} && echo set > /etc/app.conf`,
+      "rm /etc/os-release /bin/ls && echo forged > /etc/debian_version && mv /etc/issue /workspace/project/issue",
+      "echo changed > /workspace/project/issue && export LOST=1 && cd /workspace/project",
+    ].join(" && "),
+  );
+  for (const paths of [2, 3]) {
+    await box.stop();
+    const look =
+      "cat /workspace/project/src/file /etc/app.conf; pwd; echo ${LOST-unset}; ls -d /opt/junk /workspace/before /none";
+    const { stdout } = await box.exec(`${look}; ls -d /usr/share/doc/${gone}; cat /workspace/project/issue`);
+    assert.equal(stdout, "mine\nset\n/workspace\nunset\nchanged\n");
+    await box.exec("bash", ["-c", "ls -A /workspace / /usr/share/doc /etc > /tmp/now"]);
+    const now = (await box.readFile("/tmp/now")).content.split("\n");
+    const missing = before.split("\n").filter((name) => !now.includes(name) && name !== "before");
+    assert.deepEqual(missing, [gone]);
+    assert.doesNotMatch((await box.exec("cat /etc/debian_version /etc/issue")).stdout, /forged|changed/);
+    assert.equal((await box.info()).run, paths);
+  }
+});
+
+test("which directories are kept can be changed, and the list that was given last is what holds", async () => {
+  await getSandbox(connection, "relisted", keep("/srv/a", "/srv/b")).exec("mkdir -p /srv/{a,b,c}");
+  const later = getSandbox(connection, "relisted", keep("/srv/b", "/srv/c"));
+  await later.exec("true");
+  await later.stop();
+  assert.equal((await later.exec("ls /srv")).stdout, "b\nc\n");
+  await later.stop();
+  assert.equal((await getSandbox(connection, "relisted", keep("/srv/c")).exec("ls /srv")).stdout, "c\n");
+  await assert.rejects(getSandbox(connection, "relisted", { persistAcrossSessions: { type: "disk" } }).exec("true"), {
+    code: "VALIDATION_FAILED",
+  });
+  await assert.rejects(getSandbox(connection, "whole", keep("/")).exec("true"), {
+    code: "VALIDATION_FAILED",
+  });
+});
+
+test("a daemon that is killed while it removes what is not kept: the next one finishes it before the sandbox begins again", async () => {
+  await using own = await TestDaemon.start();
+  const box = getSandbox(own.connect(), "large", { ...keep("/srv/kept"), instance: "standard-1" });
+  await box.exec("mkdir -p /srv/kept && echo mine > /srv/kept/file && rm /etc/os-release");
+  await box.exec("mkdir /junk; for d in $(seq 30); do mkdir /junk/$d; (cd /junk/$d; seq 1000 | xargs touch); done");
+  const [key] = await readdir(join(own.dataDir, "pool/disks"));
+  const junk = join(own.dataDir, "pool/disks", key!, "upper/junk");
+  const left = async () => (await readdir(junk).catch(() => [])).length;
+  // not by the SDK, which would ask the next daemon again
+  const headers = { authorization: `Bearer ${own.token}` };
+  const stopped = fetch(`${own.url}/v1/sandboxes/large/stop`, { method: "POST", headers }).catch(() => {});
+  await until("some of it is removed", async () => (await left()) < 30);
+  await own.kill("SIGKILL");
+  await stopped;
+  const before = await left();
+  assert.ok(before > 0, "not all was removed before the kill");
+  await own.up();
+  const there = getSandbox(own.connect(), "large", keep("/srv/kept"));
+  const { stdout } = await there.exec("cat /srv/kept/file; ls -d /junk; test -e /etc/os-release && echo back");
+  assert.equal(stdout, "mine\nback\n");
+  assert.equal((await there.info()).run, 2);
+});
+
+test("a service is started again in what was kept", async () => {
+  const box = getSandbox(connection, "served", keep("/srv/site"));
+  await box.exec("mkdir -p /srv/site && echo hello > /srv/site/index.html");
+  await box.startProcess("python3 -m http.server 8000", { cwd: "/srv/site", restart: "wake", processId: "web" });
+  await box.stop();
+  await until("it answers", async () => {
+    const { stdout } = await box.exec("curl -s http://127.0.0.1:8000/");
+    return stdout === "hello\n" || undefined;
+  });
+  await box.destroy();
 });
 
 test("memory exhausted is told in words, and the sandbox goes on", async () => {

@@ -138,6 +138,16 @@ for (const [what, options] of Object.entries(instances)) {
   });
 }
 
+test("a sandbox that keeps directories is started for itself: its disk is mounted in another way", async () => {
+  const waiting = await untilWarm(daemon.dataDir, size);
+  const box = getSandbox(connection, "keeps", { persistAcrossSessions: { type: "directory", paths: ["/srv/kept"] } });
+  const { stdout } = await box.exec("mkdir /srv/kept; grep -o redirect_dir=[a-z]* /proc/self/mountinfo");
+  assert.equal(stdout, "redirect_dir=nofollow\n");
+  const row = runRowOf(daemon.dataDir, "keeps")!;
+  assert.ok(!waiting.some(({ id }) => id === row.id));
+  await box.destroy();
+});
+
 test("the limits of its instance really hold", async () => {
   const { box } = await claim({ instance: { vcpu: 0.25, memoryMiB: 200, diskMB: 100 } });
   const hungry = await box.exec("python3", ["-c", "x = bytearray(400 * 1024 * 1024)"]);
