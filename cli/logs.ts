@@ -55,8 +55,7 @@ async function runJson(call: Call<"logs">, tail: number | undefined): Promise<nu
 
 async function tellEvent(event: LogEvent): Promise<void> {
   await write(process.stdout, Buffer.from(`${JSON.stringify(event)}\n`));
-  if (event.type === "error")
-    throw new SandboxError("OPERATION_INTERRUPTED", event.error ?? "Cannot follow the process");
+  if (event.type === "error") throw new SandboxError("OPERATION_INTERRUPTED", event.data);
 }
 
 type Last = {
