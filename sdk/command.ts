@@ -21,14 +21,31 @@ export function shown(command: Command): string {
  */
 const startAfterAbortMs = 10_000;
 
+/** A command whose events somebody has, up to `lastId`. */
+export type Resumed = { process: string; lastId: string };
+
+/** The id by which a reader of a command's events comes back to it. */
+export function toPublicId(process: string, id: string): string {
+  return `${process}.${id}`;
+}
+
+/** Undefined for a reader that has nothing yet. */
+export function fromPublicId(id: string | null | undefined): Resumed | undefined {
+  if (id === undefined || id === null || id === "") return undefined;
+  const [, process, lastId] = /^([A-Za-z0-9_-]{1,64})\.(\d{1,15}-\d{1,15})$/.exec(id) ?? [];
+  if (process !== undefined && lastId !== undefined) return { process, lastId };
+  throw new SandboxError("VALIDATION_FAILED", "Cannot go on behind this lastEventId: it is none of a command's events");
+}
+
 /**
- * Starts a command and follows it to its end. The process's id is chosen here, so a request that is repeated after a loss
+ * Starts a command and follows it to its end, or goes on following one. The process's id is chosen here, so a request that is repeated after a loss
  * attaches to the same process: nothing runs twice. Input is written and an abort is passed on meanwhile.
  */
 export async function* runCommand(
   scope: Scope,
   command: Command,
   options: ExecOptions,
+  resumed?: Resumed,
 ): AsyncGenerator<Arrived<ProcessEvent>> {
   const { signal } = options;
   requireNotAborted(signal);
@@ -37,7 +54,7 @@ export async function* runCommand(
     await ready;
     requireNotAborted(signal);
   }
-  const process = { sandbox: scope.sandbox, process: randomId() };
+  const process = { sandbox: scope.sandbox, process: resumed?.process ?? randomId() };
   const giveUp = new AbortController();
   let input: AbortController | undefined;
   let started = false;
@@ -74,10 +91,12 @@ export async function* runCommand(
       params: { sandbox: scope.sandbox },
       body: requestOf(process.process, command, scope.session, options),
     };
-    for await (const arrived of scope.transport.events("exec", call, { signal: giveUp.signal })) {
+    const events = scope.transport.events("exec", call, { signal: giveUp.signal, lastId: resumed?.lastId });
+    for await (const arrived of events) {
       if (arrived.event.type === "start") {
         if (started) continue; // told again to a reader that came back
-        void begin();
+        if (!resumed) void begin();
+        started = true;
       }
       if (arrived.event.type === "complete" && inputError) throw inputError.error;
       yield arrived;

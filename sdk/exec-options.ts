@@ -41,6 +41,12 @@ export type ExecOptions = {
    * is still an ExecResult.
    */
   stream?: boolean | undefined;
+  /**
+   * Of streams: the id of the last event that a reader of this command has, as it sends it in Last-Event-ID when it comes back;
+   * null or undefined for one that comes first. The command is not run again: the stream goes on behind that event. PROCESS_NOT_FOUND where its output is no longer kept;
+   * the result then has only what came since, and `truncated`.
+   */
+  lastEventId?: string | null | undefined;
 };
 
 /** What is called while a command runs. What a callback throws rejects the call; the command goes on. */

@@ -1,7 +1,7 @@
 import { SandboxError } from "../protocol/errors.ts";
 import { encodeEvent } from "../protocol/event-stream.ts";
 import type { ExecEnd } from "../protocol/process.ts";
-import { runCommand, shown, type Command } from "./command.ts";
+import { fromPublicId, runCommand, shown, toPublicId, type Command } from "./command.ts";
 import { streamOf, withKeepAlive } from "./events.ts";
 import type { ExecCallbacks, ExecEvent, ExecOptions, ExecResult } from "./exec-options.ts";
 import { bytesOutput, textOutput, type Output } from "./output.ts";
@@ -137,16 +137,20 @@ export async function execResponse(scope: Scope, command: Command, options: Exec
 async function* execEvents(scope: Scope, command: Command, options: ExecOptions): AsyncGenerator<string> {
   const maxBuffer = limitOf(options.maxBuffer, defaultMaxBufferOfStreams);
   const streams = { stdout: textOutput(maxBuffer), stderr: textOutput(maxBuffer) };
+  const resumed = fromPublicId(options.lastEventId);
+  let process = resumed?.process ?? "";
   const encode = (id: string | undefined, event: ExecEvent) =>
-    encodeEvent({ ...(id !== undefined && { id }), data: JSON.stringify(event) });
+    encodeEvent({ ...(id !== undefined && { id: toPublicId(process, id) }), data: JSON.stringify(event) });
   let startedAt = "";
-  let lost = false;
+  let lost = resumed !== undefined;
   try {
-    for await (const { id, event } of runCommand(scope, command, options)) {
+    for await (const { id, event } of runCommand(scope, command, options, resumed)) {
       const { type, timestamp } = event;
       switch (type) {
         case "start": {
           startedAt = timestamp;
+          process = event.processId;
+          if (resumed) break; // its reader has that
           const { pid, sessionId } = event;
           yield encode(id, {
             type,

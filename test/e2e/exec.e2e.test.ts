@@ -146,6 +146,40 @@ test("a Response streams the events of a command, with the result in the last", 
   assert.deepEqual([stdout, stderr], ["a\n", "b\n"]);
 });
 
+test("a reader that comes back with the last event's id misses nothing and runs nothing again", async () => {
+  const command = "echo ran >> /tmp/runs; for i in $(seq 1 40); do echo $i; sleep 0.05; done; exit 4";
+  const heard: string[] = [];
+  let lastEventId: string | undefined;
+  let [visits, exitCode] = [0, -1];
+  while (exitCode < 0) {
+    const { body } = await box.exec(command, { stream: true, lastEventId });
+    visits++;
+    let text = "";
+    for await (const chunk of body!.pipeThrough(new TextDecoderStream() as TransformStream<Uint8Array, string>)) {
+      text += chunk;
+      const events = text.split("\n\n");
+      text = events.pop() ?? "";
+      for (const lines of events) {
+        const data = /^data: (.*)$/m.exec(lines)?.[1];
+        if (data === undefined) continue;
+        lastEventId = /^id: (.*)$/m.exec(lines)?.[1];
+        assert(lastEventId !== undefined, lines);
+        const event = JSON.parse(data) as ExecEvent;
+        heard.push(event.type === "stdout" ? event.data! : event.type);
+        if (event.type === "complete") exitCode = event.exitCode ?? -1;
+      }
+      if (heard.length % 10 === 9) break;
+    }
+  }
+  assert(visits > 1);
+  const output = Array.from({ length: 40 }, (_, i) => `${i + 1}\n`).join("");
+  assert.equal(heard.join(""), `start${output}complete`);
+  assert.equal(exitCode, 4);
+  assert.equal((await box.readFile("/tmp/runs")).content, "ran\n");
+  await assert.rejects(box.exec("true", { stream: true, lastEventId: "5" }), { code: "VALIDATION_FAILED" });
+  await assert.rejects(box.exec("true", { stream: true, lastEventId: "gone.1-5" }), { code: "PROCESS_NOT_FOUND" });
+});
+
 test("a command and an environment of a megabyte work", async () => {
   const word = "x".repeat(1_000_000);
   assert.equal((await box.exec(`text='${word}'; echo \${#text}`)).stdout, "1000000\n");
