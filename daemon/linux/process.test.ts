@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { until } from "../../test/support/until.ts";
 import { bootId, identify, killAndWait, parseStat, stateOf } from "./process.ts";
 
 test("a name full of parentheses and blanks does not confuse the reading", () => {
   const fields = Array.from({ length: 49 }, (_, i) => String(i + 4));
-  assert.deepEqual(parseStat(`123 (a) R (b) c) S ${fields.join(" ")}\n`), { state: "S", startTime: 22 });
+  assert.deepEqual(parseStat(`123 (a) R (b) c) S ${fields.join(" ")}\n`), { state: "S", threads: 20, startTime: 22 });
 });
 
 test("we are alive, under our own start time and boot only", () => {
@@ -41,4 +43,21 @@ test("another process under the same pid is not touched", async () => {
   await killAndWait({ ...target, startTime: target.startTime - 1 });
   assert.equal(stateOf(target), "alive");
   await killAndWait(target);
+});
+
+test("a process whose first thread has ended lives while others do, and is killed", async () => {
+  const exit = { x64: 60, arm64: 93 }[process.arch as string];
+  const program = `
+    import koffi from "koffi";
+    import { Worker } from "node:worker_threads";
+    new Worker("setInterval(() => {}, 1000)", { eval: true }).on("online", () => {
+      koffi.load("libc.so.6").func("long syscall(long number, long value)")(${exit}, 0);
+    });`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", program], { stdio: "inherit" });
+  const id = identify(child.pid!)!;
+  const state = () => parseStat(readFileSync(`/proc/${child.pid}/stat`, "latin1")).state;
+  await until("the first thread has ended", () => state() === "Z");
+  assert.equal(stateOf(id), "alive");
+  await killAndWait(id, AbortSignal.timeout(20_000));
+  assert.notEqual(stateOf(id), "alive");
 });

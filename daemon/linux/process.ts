@@ -22,7 +22,8 @@ export function stateOf(process: ProcessId): ProcessState {
   const stat = readStat(process.pid);
   if (!stat) return "gone";
   if (stat.startTime !== process.startTime) return "another";
-  return stat.state === "Z" || stat.state === "X" ? "zombie" : "alive";
+  // the state is that of the first thread: the others may go on without it
+  return (stat.state === "Z" || stat.state === "X") && stat.threads <= 1 ? "zombie" : "alive";
 }
 
 /** How long a process of this boot has lived, milliseconds, by the kernel's clock: nobody sets that one. */
@@ -80,12 +81,14 @@ export function bootId(): string {
 let currentBootId: string | undefined;
 
 /** State letter and start time; undefined when there is no such process. Parses behind the last parenthesis: a name may hold any byte. */
-export function parseStat(text: string): { state: string; startTime: number } {
+export function parseStat(text: string): Stat {
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  return { state: fields[0] ?? "", startTime: Number(fields[19]) };
+  return { state: fields[0] ?? "", threads: Number(fields[17]), startTime: Number(fields[19]) };
 }
 
-function readStat(pid: number): { state: string; startTime: number } | undefined {
+type Stat = { state: string; threads: number; startTime: number };
+
+function readStat(pid: number): Stat | undefined {
   try {
     return parseStat(readFileSync(`/proc/${pid}/stat`, "latin1"));
   } catch (error) {
