@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { accessSync, constants, readFileSync } from "node:fs";
 import { systemCall } from "./libc.ts";
 
 export type OverlayMount = {
@@ -56,6 +56,17 @@ export async function bindReadOnly(source: string, target: string): Promise<void
   await mount(what, source, target, null, MS_BIND, null);
   // The kernel takes a bind's options only when it is mounted already.
   await mount(what, null, target, null, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, null);
+}
+
+/** Whether nobody can write there, whatever was asked for. */
+export function isReadOnly(target: string): boolean {
+  try {
+    accessSync(target, constants.W_OK);
+    return false;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EROFS") return true;
+    throw error;
+  }
 }
 
 /**

@@ -1,7 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { SandboxError } from "../../protocol/errors.ts";
 import { AgentHello, linkVersion } from "../../protocol/agent.ts";
-import { mountOverlay, mountTmpfs } from "../linux/mount.ts";
+import { isReadOnly, mountOverlay, mountTmpfs, type OverlayMount, unmount } from "../linux/mount.ts";
 import { bootId, type ProcessId, stateOf } from "../linux/process.ts";
 import { limitUserNamespace } from "../linux/userns.ts";
 import { Link } from "../link/link.ts";
@@ -138,7 +138,7 @@ async function makeRoot(machines: Machines, sandbox: Occupant, paths: RunPaths):
   const { uidBase } = config;
   const [caFile] = await all([
     images.caBundle(image),
-    mountOverlay({
+    mountRoot(machines, sandbox, {
       ...{ lower: image.rootDir, upper: disk.upper, work: disk.work, target: paths.root },
       redirects: keptPathsOf(sandbox.config) === undefined,
     }),
@@ -146,6 +146,19 @@ async function makeRoot(machines: Machines, sandbox: Occupant, paths: RunPaths):
     mountTmpfs({ target: paths.link, sizeBytes: 64 * 1024, inodes: 16, uid: uidBase, gid: uidBase, mode: 0o700 }),
   ]);
   return caFile;
+}
+
+/** What overlayfs needs on a disk for being mounted: a directory of its own, made anew each time. */
+const mountingBytes = 16 * 1024 * 1024;
+
+/** Where there is no room for that the mount is read-only, and a full disk could never be made emptier: it is given the room. */
+async function mountRoot({ disks }: Machines, { key, config }: Occupant, overlay: OverlayMount): Promise<void> {
+  await mountOverlay(overlay);
+  if (!isReadOnly(overlay.target)) return;
+  await unmount(overlay.target);
+  await disks.setLimit(key, diskBytesOf(config) + mountingBytes);
+  await mountOverlay(overlay);
+  await disks.setLimit(key, diskBytesOf(config));
 }
 
 async function openDisk({ disks }: Machines, { key, config }: Occupant, image: string): Promise<Disk> {

@@ -237,6 +237,11 @@ test("a full disk is told in words, and space can be made again", async () => {
   assert.match(filled.stderr, /No space left|quota exceeded/i);
   await assert.rejects(box.writeFile("/workspace/more", "x".repeat(20_000_000)), { code: "NO_SPACE" });
   await box.exec("rm /workspace/fill");
+  await box.exec("head -c 300M /dev/urandom > /workspace/fill");
+  await box.stop(); // also one that was full when it fell asleep
+  assert.equal((await box.exec("rm /workspace/fill")).exitCode, 0);
+  assert.equal((await box.exec("head -c 300M /dev/urandom > /workspace/fill")).success, false); // the limit is the same
+  await box.exec("rm /workspace/fill");
   await box.writeFile("/workspace/more", "x");
   assert.equal((await box.readFile("/workspace/more")).content, "x");
 });
