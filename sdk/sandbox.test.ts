@@ -245,7 +245,7 @@ test("a stream carries ids, events and the whole result; a Response carries the 
     text,
     await new Response((await box.execStream("x", ["y"])) as ReadableStream<Uint8Array<ArrayBuffer>>).text(),
   );
-  assert.deepEqual(text.match(/^id: .*/gm), ["id: 1-0", "id: 1-5", "id: 1-5", "id: 1-9"]);
+  assert.deepEqual(text.match(/^id: .*/gm), ["id: p.1-0", "id: p.1-5", "id: p.1-5", "id: p.1-9"]);
   const read: ExecEvent[] = [];
   for await (const one of parseSSEStream<ExecEvent>(new Response(text).body as ReadableStream<Uint8Array>))
     read.push(one);

@@ -283,8 +283,8 @@ test("a tree deeper than any path and one with many files go, and are kept", asy
   const climb = `import os\nfor _ in range(${levels}): os.chdir("d")\nassert os.path.exists("bottom")`;
   await run("python3", ["-c", climb], { cwd: join(place.disk.upper, "kept") });
   assert.equal((await readdir(join(place.disk.upper, "kept/many"))).length, 20_000);
-  const after = await place.disks.usage("box");
-  assert.ok(after < before * 0.7, `${after} of ${before} bytes are left`);
+  // btrfs counts when it commits
+  await until("the room is given back", async () => (await place.disks.usage("box")) < before * 0.7);
   // rm of the test's data directory need not do it
   await place.keep("/nothing");
   assert.deepEqual(await readdir(place.disk.upper), []);

@@ -225,7 +225,7 @@ test("a log is JSON as one value, and as a value a line while it is followed; it
     if (events.length === 1) await succeeds("exec", "box", "--", "touch", "/tmp/go");
   }
   assert.deepEqual(
-    events.map(({ type, data, offset, exitCode }) => [type, data ?? exitCode, offset]),
+    events.map(({ type, data, offset, exitCode }) => [type, exitCode ?? data, offset]),
     [
       ["stdout", "three\n", 14],
       ["stdout", "four\n", 19],
