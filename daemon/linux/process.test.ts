@@ -4,11 +4,18 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { until } from "../../test/support/until.ts";
-import { bootId, identify, killAndWait, parseStat, stateOf } from "./process.ts";
+import { ageAt, bootId, identify, killAndWait, parseStat, stateOf } from "./process.ts";
 
 test("a name full of parentheses and blanks does not confuse the reading", () => {
   const fields = Array.from({ length: 49 }, (_, i) => String(i + 4));
   assert.deepEqual(parseStat(`123 (a) R (b) c) S ${fields.join(" ")}\n`), { state: "S", threads: 20, startTime: 22 });
+});
+
+test("an age is a whole number of milliseconds at any time", () => {
+  for (let ticks = 0; ticks < 10_000; ticks++) {
+    const uptime = `${33_000 + Math.floor(ticks / 100)}.${String(ticks % 100).padStart(2, "0")} 1.00\n`;
+    assert.equal(ageAt(uptime, 3_300_000), ticks * 10, uptime);
+  }
 });
 
 test("we are alive, under our own start time and boot only", () => {

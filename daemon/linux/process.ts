@@ -26,9 +26,14 @@ export function stateOf(process: ProcessId): ProcessState {
   return (stat.state === "Z" || stat.state === "X") && stat.threads <= 1 ? "zombie" : "alive";
 }
 
-/** How long a process of this boot has lived, milliseconds, by the kernel's clock: nobody sets that one. */
+/** How long a process of this boot has lived, whole milliseconds, by the kernel's clock: nobody sets that one. */
 export function ageMs({ startTime }: ProcessId): number {
-  const uptimeMs = Number(readFileSync("/proc/uptime", "latin1").split(" ")[0]) * 1_000;
+  return ageAt(readFileSync("/proc/uptime", "latin1"), startTime);
+}
+
+/** `uptime`: what the file of that name says, "33021.29 65001.10". Pure. */
+export function ageAt(uptime: string, startTime: number): number {
+  const uptimeMs = Math.round(Number(uptime.split(" ")[0]) * 1_000); // 33021.29 * 1,000 is no whole number
   return Math.max(0, uptimeMs - startTime * tickMs);
 }
 
