@@ -153,7 +153,7 @@ def answers(mode):
         yield HEAD
         yield from repeat(b'{"type":"heartbeat","at":1}\n')
     elif mode == "hello":
-        yield http({"link": 2, "pid": 1, "startedAtMs": 1})
+        yield http({"link": 3, "pid": 1, "startedAtMs": 1})
     else:
         yield http({"code": "VALIDATION_FAILED", "message": f"no mode {mode}"}, "400 Bad")
 
