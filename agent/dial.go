@@ -63,11 +63,15 @@ func (a *agent) tellStarting(err error) error {
 	if !errors.As(err, &refusal) || refusal.Details == nil {
 		return err
 	}
+	young := a.processes.young(aboutToListen)
+	if len(young) == 0 {
+		return err
+	}
 	listening, listErr := a.ports.list()
 	if listErr != nil {
 		return err
 	}
-	for _, p := range a.processes.young(aboutToListen) {
+	for _, p := range young {
 		if !p.tree.holdsOneOf(listening) {
 			refusal.Details["starting"] = true
 			return refusal

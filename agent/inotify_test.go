@@ -9,6 +9,23 @@ import (
 	"testing"
 )
 
+// meanwhile does the same again and again until it is ended.
+func meanwhile(do func()) (end func()) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				do()
+			}
+		}
+	}()
+	return func() { close(stop); <-stopped }
+}
+
 // The Go runtime sends such signals to its own threads at any time.
 func TestADirectoryIsListedWholeUnderSignals(t *testing.T) {
 	folder := t.TempDir()
@@ -20,19 +37,9 @@ func TestADirectoryIsListedWholeUnderSignals(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	thread := syscall.Gettid()
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				_, _, _ = syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(os.Getpid()), uintptr(thread), uintptr(syscall.SIGURG))
-			}
-		}
-	}()
-	defer func() { close(stop); <-stopped }()
+	defer meanwhile(func() {
+		_, _, _ = syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(os.Getpid()), uintptr(thread), uintptr(syscall.SIGURG))
+	})()
 	buffer := make([]byte, 32<<10)
 	for round := 0; round < 20_000; round++ {
 		listing, err := openRetry(-1, folder, syscall.O_DIRECTORY|syscall.O_CLOEXEC)
@@ -75,18 +82,7 @@ func TestNothingIsLostWhileADirectoryIsAddedAgain(t *testing.T) {
 		}
 	}
 	add()
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				add()
-			}
-		}
-	}()
+	end := meanwhile(add)
 	const files = 50_000
 	buffer := make([]byte, 256<<10)
 	told := 0
@@ -121,8 +117,7 @@ func TestNothingIsLostWhileADirectoryIsAddedAgain(t *testing.T) {
 			read()
 		}
 	}
-	close(stop)
-	<-stopped
+	end()
 	read()
 	if told != files {
 		t.Errorf("%d files were told of %d", told, files)

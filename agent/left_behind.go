@@ -14,39 +14,15 @@ const unmarkedTicks = 100
 func (a *agent) leftBehind() []procStat {
 	all := readProcesses() // before the table is looked at: of what is not in that yet, nothing is in here
 	leaders, markers := a.processes.underWay()
-	children := map[int][]int{}
-	for _, one := range all {
-		children[one.parent] = append(children[one.parent], one.pid)
-	}
 	belongs := map[int]bool{}
-	add := func(pid int) {
-		for next := []int{pid}; len(next) > 0; {
-			at := next[len(next)-1]
-			next = next[:len(next)-1]
-			if !belongs[at] {
-				belongs[at] = true
-				next = append(next, children[at]...)
-			}
-		}
-	}
-	here := map[int]bool{} // leaders that are still the ones that were started
-	for _, one := range all {
-		if ticks, leads := leaders[one.pid]; leads && ticks == one.startTicks {
-			here[one.pid] = true
-			add(one.pid)
-		}
+	for _, one := range belonging(all, leaders, markers) {
+		belongs[one.pid] = true
 	}
 	self, now := os.Getpid(), uptimeTicks()
 	var left []procStat
 	for _, one := range all {
-		marker := markerOf(one.pid)
-		isStarting := marker == "" && one.parent == self && now < one.startTicks+unmarkedTicks
-		if here[one.session] || markers[marker] || isStarting {
-			add(one.pid)
-		}
-	}
-	for _, one := range all {
-		if !belongs[one.pid] {
+		isStarting := one.parent == self && now < one.startTicks+unmarkedTicks && markerOf(one.pid) == ""
+		if !belongs[one.pid] && !isStarting {
 			left = append(left, one)
 		}
 	}

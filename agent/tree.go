@@ -23,7 +23,12 @@ type tree struct {
 }
 
 func (t tree) members() []procStat {
-	all := readProcesses()
+	return belonging(readProcesses(), map[int]uint64{t.leader: t.startTicks}, map[string]bool{t.marker: true})
+}
+
+// belonging gives those of `all` that are in the trees of these leaders, who are told with their start times, or carry one of
+// these markers.
+func belonging(all []procStat, leaders map[int]uint64, markers map[string]bool) []procStat {
 	children := map[int][]procStat{}
 	var members []procStat
 	inTree := map[int]bool{}
@@ -33,19 +38,19 @@ func (t tree) members() []procStat {
 			members = append(members, one)
 		}
 	}
-	reused := false
+	reused := map[int]bool{}
 	for _, one := range all {
 		children[one.parent] = append(children[one.parent], one)
-		if one.pid == t.leader {
-			if t.startTicks != 0 && one.startTicks != t.startTicks {
-				reused = true
+		if ticks, leads := leaders[one.pid]; leads {
+			if ticks != 0 && one.startTicks != ticks {
+				reused[one.pid] = true
 			} else {
 				add(one)
 			}
 		}
 	}
 	for _, one := range all {
-		if !reused && one.session == t.leader {
+		if _, leads := leaders[one.session]; leads && !reused[one.session] {
 			add(one)
 		}
 	}
@@ -59,7 +64,7 @@ func (t tree) members() []procStat {
 	}
 	follow()
 	for _, one := range all {
-		if !inTree[one.pid] && markerOf(one.pid) == t.marker {
+		if !inTree[one.pid] && markers[markerOf(one.pid)] {
 			add(one)
 		}
 	}
