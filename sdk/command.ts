@@ -74,7 +74,7 @@ export async function* runCommand(
     started = true;
     clearTimeout(timer);
     if (signal?.aborted) stop("aborted");
-    if (options.stdin === undefined || isInline(options.stdin)) return;
+    if (resumed || options.stdin === undefined || isInline(options.stdin)) return; // who comes back has given it
     input = new AbortController();
     try {
       await writeInput(scope, process, options.stdin, input.signal);
@@ -95,8 +95,7 @@ export async function* runCommand(
     for await (const arrived of events) {
       if (arrived.event.type === "start") {
         if (started) continue; // told again to a reader that came back
-        if (!resumed) void begin();
-        started = true;
+        void begin();
       }
       if (arrived.event.type === "complete" && inputError) throw inputError.error;
       yield arrived;
