@@ -87,7 +87,15 @@ test("what could be understood in two ways is refused", () => {
       "Transfer-Encoding: chunked, chunked",
     ],
     ...["Transfer-Encoding: identity", "Transfer-Encoding: xchunked", "Transfer-Encoding: \x0bchunked"],
-    ...["Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", "X: a\r\n folded", "X : a", "X", ": a", "X\0: a"],
+    ...[
+      "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+      "X: a\r\n folded",
+      "X : a",
+      "X",
+      "No-Colon",
+      ": a",
+      "X\0: a",
+    ],
     ...["X: a\rb", "X: a\nContent-Length: 3", "X: a\0b", "X: \x7f", "\r\nX: a".slice(1), " X: a"],
   ];
   for (const head of heads) refused(`${ok}${head}\r\n\r\nabc`);

@@ -1,4 +1,6 @@
 import { SandboxError } from "../../protocol/errors.ts";
+import { kindOf } from "./header-kind.ts";
+import { remember } from "./remember.ts";
 
 /** What an inner server may say before its body begins, and behind it. Node's own limit for visitors is 16 KiB. */
 const headLimit = 64 * 1024;
@@ -145,57 +147,64 @@ export class AnswerReader {
 
 const empty: Buffer = Buffer.alloc(0);
 
-/** Everything but tab; also what is no octet of a header by RFC 9110 5.5. */
+/** What is no octet of a line of text, by RFC 9110 5.5. */
 const controls = /[\0-\x08\x0a-\x1f\x7f]/;
 
-function parseHead(text: string): AnswerHead & { minor: string } {
+/** The same of a head, whose lines end with CR LF and with nothing less. */
+const controlsInHead = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n/;
+
+/** A head, and what it says of its framing. */
+type FramedHead = AnswerHead & { minor: string; lengths: string[]; encodings: string[]; options: string };
+
+function parseHead(text: string): FramedHead {
   let end = text.indexOf("\r\n");
   const [, minor = "", status = "", message = ""] =
-    /^HTTP\/1\.([01]) ([1-9]\d\d)(?: (.*))?$/s.exec(end < 0 ? text : text.slice(0, end)) ?? [];
-  if (status === "" || controls.test(message)) throw nonsense("its answer is no HTTP/1");
+    /^HTTP\/1\.([01]) ([1-9]\d\d)(?: (.*))?$/.exec(end < 0 ? text : text.slice(0, end)) ?? [];
+  if (status === "" || controlsInHead.test(text)) throw nonsense("its answer is no HTTP/1");
   const headers: string[] = [];
-  while (end >= 0) {
-    const from = end + 2;
-    end = text.indexOf("\r\n", from);
-    const line = end < 0 ? text.slice(from) : text.slice(from, end);
-    const colon = line.indexOf(":");
-    const name = line.slice(0, Math.max(0, colon));
-    // a line that begins with a space is one of no name: what it goes on with could be read in two ways
-    if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name) || controls.test(line)) {
-      throw nonsense("a header of its answer is none");
-    }
-    headers.push(name, withoutSpace(line, colon + 1));
-  }
-  return { status: Number(status), message, headers, minor };
-}
-
-/** By hand: an expression takes quadratic time over many spaces. */
-function withoutSpace(line: string, from: number): string {
-  let end = line.length;
-  const isSpace = (at: number) => line[at] === " " || line[at] === "\t";
-  while (from < end && isSpace(from)) from++;
-  while (end > from && isSpace(end - 1)) end--;
-  return line.slice(from, end);
-}
-
-/** How long the body is, by RFC 9112 6.3. */
-function readFraming(
-  { status, headers, minor }: AnswerHead & { minor: string },
-  method: string,
-): { state: State; keepsAlive: boolean } {
   const lengths: string[] = [];
   const encodings: string[] = [];
   let options = "";
-  for (let at = 0; at < headers.length; at += 2) {
-    const name = headers[at]!.toLowerCase();
-    if (name === "content-length") lengths.push(headers[at + 1]!);
-    else if (name === "transfer-encoding") encodings.push(headers[at + 1]!);
-    else if (name === "connection") options += `,${headers[at + 1]!.toLowerCase()}`;
+  while (end >= 0) {
+    const from = end + 2;
+    end = text.indexOf("\r\n", from);
+    const lineEnd = end < 0 ? text.length : end;
+    const colon = text.indexOf(":", from);
+    // a line that begins with a space is one of no name: what it goes on with could be read in two ways
+    const name = colon < 0 || colon > lineEnd ? "" : text.slice(from, colon);
+    const kind = kindOf(name);
+    if (kind === "invalid") throw nonsense("a header of its answer is none");
+    const value = withoutSpace(text, colon + 1, lineEnd);
+    if (kind === "content-length") lengths.push(value);
+    else if (kind === "transfer-encoding") encodings.push(value);
+    else if (kind === "connection") options += `,${value}`;
+    headers.push(name, value);
   }
+  return { status: Number(status), message, headers, minor, lengths, encodings, options };
+}
+
+/** By hand: an expression takes quadratic time over many spaces. */
+function withoutSpace(text: string, from: number, end: number): string {
+  const isSpace = (at: number) => text[at] === " " || text[at] === "\t";
+  while (from < end && isSpace(from)) from++;
+  while (end > from && isSpace(end - 1)) end--;
+  return text.slice(from, end);
+}
+
+const optionsIn = remember(1_000, 256, (options) =>
+  options
+    .toLowerCase()
+    .split(",")
+    .map((option) => option.trim()),
+);
+
+/** How long the body is, by RFC 9112 6.3. */
+function readFraming(head: FramedHead, method: string): { state: State; keepsAlive: boolean } {
+  const { status, minor, lengths, encodings, options } = head;
   if (lengths.length > 1 || (lengths.length > 0 && encodings.length > 0)) {
     throw nonsense("its answer has two lengths");
   }
-  const said = options.split(",").map((option) => option.trim());
+  const said = optionsIn(options);
   const keepsAlive = !said.includes("close") && (minor === "1" || said.includes("keep-alive"));
   if (lengths[0] !== undefined && !/^\d{1,15}$/.test(lengths[0]))
     throw nonsense("its answer has a length that is none");

@@ -6,6 +6,7 @@ import type { Serving } from "./listen.ts";
 import type { Previews, Sight } from "./preview.ts";
 import { type RawHeaders, valueOf } from "./preview-headers.ts";
 import { showTrouble, troubleOf } from "./preview-page.ts";
+import { remember } from "./remember.ts";
 
 export type FrontOptions = {
   api: RequestListener;
@@ -65,12 +66,11 @@ function sightOf(
   proto: (host: string) => string,
 ): Sight | "unclear" | undefined {
   const host = request.headers.host ?? "";
-  const name = hostName(host);
+  const { name, label } = readHost(host);
   const path = request.url ?? "";
   if (names.has(name)) return sightOfCaller(request, path);
-  const label = previewLabelOf(name);
   if (label === undefined) return undefined;
-  if (countOf(request.rawHeaders, "host") !== 1 || !path.startsWith("/")) return "unclear";
+  if (countHosts(request.rawHeaders) !== 1 || !path.startsWith("/")) return "unclear";
   return { label, path, shared: false, needsToken: false, visitor: visitorOf(request, proto(host)) };
 }
 
@@ -101,6 +101,12 @@ function sightOfCaller(request: IncomingMessage, target: string): Sight | undefi
     visitor: { ...visitor, host: said("host") ?? `localhost:${port}` },
   };
 }
+
+/** What a Host header names, and where that is a preview's, its label. */
+const readHost = remember(1_000, 255, (host) => {
+  const name = hostName(host);
+  return { name, label: previewLabelOf(name) };
+});
 
 function pathBehind(front: string, target: string): string {
   const rest = target.slice(front.length);
@@ -135,8 +141,10 @@ function isUpgrade(request: IncomingMessage): boolean {
   return request.method === "GET" && !hasBody && upgrade !== "" && !/^h2c?$/i.test(upgrade);
 }
 
-function countOf(raw: RawHeaders, name: string): number {
-  return raw.filter((value, at) => at % 2 === 0 && value.toLowerCase() === name).length;
+function countHosts(raw: RawHeaders): number {
+  let count = 0;
+  for (let at = 0; at < raw.length; at += 2) if (raw[at]!.length === 4 && raw[at]!.toLowerCase() === "host") count++;
+  return count;
 }
 
 function refuse(request: IncomingMessage, response: ServerResponse): void {

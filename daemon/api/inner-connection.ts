@@ -24,16 +24,17 @@ export class InnerConnection {
   readonly socket: Socket;
   /** Whether a request went over it before this one. */
   isUsed = false;
-  readonly #idle: InnerConnection[];
+  /** When the last one ended, by `performance.now`. */
+  idleSinceMs = 0;
+  readonly #pool: IdlePool;
   #user: InnerUser | undefined;
   #error: Error | undefined;
 
-  constructor(socket: Socket, idle: InnerConnection[]) {
+  constructor(socket: Socket, pool: IdlePool) {
     this.socket = socket;
-    this.#idle = idle;
+    this.#pool = pool;
     socket.on("data", this.hear).on("end", this.#onEnd).on("drain", this.#onDrain);
     socket.on("error", this.#onError).on("close", this.#onClose);
-    socket.setTimeout(idleMs, this.#onTimeout);
   }
 
   use(user: InnerUser): void {
@@ -55,9 +56,8 @@ export class InnerConnection {
   giveBack(): void {
     this.#user = undefined;
     this.isUsed = true;
-    this.socket.resume(); // its last user may have waited for a slow visitor
-    if (this.#idle.length < idleConnections && !this.socket.destroyed) this.#idle.push(this);
-    else this.socket.destroy();
+    if (this.socket.isPaused()) this.socket.resume(); // its last user waited for a slow visitor
+    this.#pool.add(this);
   }
 
   /** Ends it; its user hears no more. */
@@ -69,7 +69,6 @@ export class InnerConnection {
   /** The bare socket, for another protocol. Nobody listens to it. */
   detach(): Socket {
     this.#user = undefined;
-    this.socket.setTimeout(0, this.#onTimeout);
     this.socket.off("data", this.hear).off("end", this.#onEnd).off("drain", this.#onDrain);
     return this.socket.off("error", this.#onError).off("close", this.#onClose).pause();
   }
@@ -82,28 +81,53 @@ export class InnerConnection {
   readonly #onEnd = () => (this.#user ? this.#user.onEnd() : void this.socket.destroy());
   readonly #onDrain = () => this.#user?.onDrain();
   readonly #onError = (error: Error) => (this.#error = error);
-  readonly #onTimeout = () => {
-    if (!this.#user) this.socket.destroy();
-  };
   readonly #onClose = () => {
     const user = this.#user;
     this.#user = undefined;
-    const at = this.#idle.indexOf(this);
-    if (at >= 0) this.#idle.splice(at, 1);
-    user?.onClose(this.#error);
+    if (user) user.onClose(this.#error);
+    else this.#pool.remove(this);
   };
 }
 
-/** Idle connections, by run and port. They end with the run. */
-const pools = new WeakMap<Run, Map<number, InnerConnection[]>>();
+/** Those to one port of a run that wait for another request, the one that waits longest first. */
+class IdlePool {
+  readonly #idle: InnerConnection[] = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  add(connection: InnerConnection): void {
+    if (this.#idle.length >= idleConnections || connection.socket.destroyed) return void connection.socket.destroy();
+    connection.idleSinceMs = performance.now();
+    this.#idle.push(connection);
+    if (this.#timer === undefined) this.#timer = setTimeout(this.#closeOld, idleMs).unref();
+  }
+
+  take(): InnerConnection | undefined {
+    for (;;) {
+      const connection = this.#idle.pop();
+      if (!connection?.socket.destroyed) return connection;
+    }
+  }
+
+  remove(connection: InnerConnection): void {
+    const at = this.#idle.indexOf(connection);
+    if (at >= 0) this.#idle.splice(at, 1);
+  }
+
+  /** One timer for all: on the sockets each would be set anew at every request. */
+  readonly #closeOld = () => {
+    const oldMs = performance.now() - idleMs;
+    while (this.#idle[0] && this.#idle[0].idleSinceMs <= oldMs) this.#idle.shift()!.socket.destroy();
+    const [next] = this.#idle;
+    this.#timer = next && setTimeout(this.#closeOld, next.idleSinceMs - oldMs).unref();
+  };
+}
+
+/** Pools by run and port. They end with the run. */
+const pools = new WeakMap<Run, Map<number, IdlePool>>();
 
 /** A connection that is there and idle. */
 export function takeIdle(run: Run, port: number): InnerConnection | undefined {
-  const idle = idleOf(run, port);
-  for (;;) {
-    const connection = idle.pop();
-    if (!connection?.socket.destroyed) return connection;
-  }
+  return poolOf(run, port).take();
 }
 
 /** A new connection; `toDetach`: for another protocol. Throws as connectToPort. */
@@ -115,14 +139,14 @@ export async function connectInner(
 ): Promise<InnerConnection> {
   // nothing is read before the turn in which the socket is made has ended
   const onRead = toDetach ? undefined : (chunk: Buffer) => connection.hear(chunk);
-  const connection = new InnerConnection(await connectToPort(run, port, signal, onRead), idleOf(run, port));
+  const connection = new InnerConnection(await connectToPort(run, port, signal, onRead), poolOf(run, port));
   return connection;
 }
 
-function idleOf(run: Run, port: number): InnerConnection[] {
+function poolOf(run: Run, port: number): IdlePool {
   let ports = pools.get(run);
   if (!ports) pools.set(run, (ports = new Map()));
-  let idle = ports.get(port);
-  if (!idle) ports.set(port, (idle = []));
-  return idle;
+  let pool = ports.get(port);
+  if (!pool) ports.set(port, (pool = new IdlePool()));
+  return pool;
 }

@@ -1,17 +1,8 @@
+import { kindOf } from "./header-kind.ts";
+import { remember } from "./remember.ts";
+
 /** Headers as Node gives and takes them: name, value, name, value, in the order and with the letters in which they came. */
 export type RawHeaders = readonly string[];
-
-/** What is true of a connection only, by RFC 9110 7.6.1, and what announces trailers, which we do not pass on. */
-const ofConnection: ReadonlySet<string> = new Set([
-  ...["connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"],
-  ...["te", "trailer", "transfer-encoding", "upgrade", "http2-settings"],
-]);
-
-/** What only we say: a visitor who says it is not believed. Some servers take "_" for "-". */
-const ofSystem = /^(x[-_]forwarded[-_].*|forwarded|x[-_]real[-_]ip|atoll[-_].*)$/;
-
-/** Said anew, or answered already, by us. */
-const ofFraming: ReadonlySet<string> = new Set(["host", "content-length", "expect", "authorization"]);
 
 /** Who visits, as the inner server is told. */
 export type Visitor = {
@@ -27,18 +18,19 @@ export type Visitor = {
 
 /** What the inner server gets: the visitor's headers without those of the connection and of the system, and ours. */
 export function toInner(raw: RawHeaders, port: number, visitor: Visitor, upgrade?: string): string[] {
-  const dropped = nominated(raw);
   const inner = ["Host", `localhost:${port}`];
   let length: string | undefined;
   let isChunked = false;
+  let options = "";
   for (let at = 0; at < raw.length; at += 2) {
-    const [name = "", value = ""] = [raw[at], raw[at + 1]];
-    const lower = name.toLowerCase();
-    if (lower === "content-length") length ??= value;
-    else if (lower === "transfer-encoding") isChunked = true;
-    else if (ofConnection.has(lower) || dropped?.has(lower) || ofFraming.has(lower) || ofSystem.test(lower)) continue;
-    else inner.push(name, value);
+    const [name, value] = [raw[at]!, raw[at + 1]!];
+    const kind = kindOf(name);
+    if (kind === "plain" || kind === "worker scope") inner.push(name, value);
+    else if (kind === "connection") options += `,${value}`;
+    else if (kind === "content-length") length ??= value;
+    else if (kind === "transfer-encoding") isChunked = true;
   }
+  dropNominated(inner, options, 2);
   if (isChunked) inner.push("Transfer-Encoding", "chunked");
   else if (length !== undefined) inner.push("Content-Length", length);
   inner.push("X-Forwarded-Host", visitor.host, "X-Forwarded-Proto", visitor.proto);
@@ -51,17 +43,17 @@ export function toInner(raw: RawHeaders, port: number, visitor: Visitor, upgrade
 
 /** What the visitor gets. `shared`: the page shares its origin with others', so it may not claim more than its own path. */
 export function toVisitor(raw: RawHeaders, status: number, shared: boolean): string[] {
-  const dropped = nominated(raw);
   const kept: string[] = [];
+  let options = "";
   for (let at = 0; at < raw.length; at += 2) {
-    const [name = "", value = ""] = [raw[at], raw[at + 1]];
-    const lower = name.toLowerCase();
-    if (lower === "content-length") {
-      // an answer's length is its framing: no Connection header takes it away
-      if (status !== 204 && status >= 200) kept.push(name, value);
-    } else if (ofConnection.has(lower) || dropped?.has(lower) || /^atoll[-_]/.test(lower)) continue;
-    else if (!shared || lower !== "service-worker-allowed") kept.push(name, value);
+    const [name, value] = [raw[at]!, raw[at + 1]!];
+    const kind = kindOf(name);
+    if (kind === "plain" || kind === "visit") kept.push(name, value);
+    else if (kind === "connection") options += `,${value}`;
+    else if (kind === "content-length" && status !== 204 && status >= 200) kept.push(name, value);
+    else if (kind === "worker scope" && !shared) kept.push(name, value);
   }
+  dropNominated(kept, options, 0);
   return kept;
 }
 
@@ -71,12 +63,22 @@ export function valueOf(raw: RawHeaders, name: string): string | undefined {
   return undefined;
 }
 
-/** The headers that the Connection header says are its own; undefined when it names none. */
-function nominated(raw: RawHeaders): Set<string> | undefined {
-  let names: Set<string> | undefined;
-  for (let at = 0; at < raw.length; at += 2) {
-    if (raw[at]?.toLowerCase() !== "connection") continue;
-    for (const name of (raw[at + 1] ?? "").split(",")) (names ??= new Set()).add(name.trim().toLowerCase());
+/** Takes away, from `from` on, the headers that the Connection header says are its own. */
+function dropNominated(headers: string[], options: string, from: number): void {
+  const names = nominated(options);
+  if (names.length === 0) return;
+  const kept: string[] = [];
+  for (let at = from; at < headers.length; at += 2) {
+    if (!names.includes(headers[at]!.toLowerCase())) kept.push(headers[at]!, headers[at + 1]!);
   }
-  return names;
+  headers.splice(from, headers.length, ...kept);
 }
+
+/** Those that a Connection header says are its own. Mostly there are none, and what frames a message is not its to take away. */
+const nominated = remember(1_000, 256, (options) =>
+  options
+    .toLowerCase()
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "close" && ["plain", "visit", "worker scope"].includes(kindOf(name))),
+);

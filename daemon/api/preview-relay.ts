@@ -4,6 +4,7 @@ import { SandboxError } from "../../protocol/errors.ts";
 import type { Run } from "../sandbox/run.ts";
 import { AnswerReader, nonsense } from "./answer-reader.ts";
 import { connectInner, type InnerConnection, type InnerUser, takeIdle } from "./inner-connection.ts";
+import { withCopy } from "./piece.ts";
 import { StreamUse } from "./preview-use.ts";
 import { toInner, toVisitor, type Visitor } from "./preview-headers.ts";
 
@@ -15,6 +16,9 @@ const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 /** With its head it is no more than Node writes without a buffer of its own (16 KiB). */
 const smallBytes = 8 * 1024;
+
+/** So much is kept for a visitor who is slower than the server: to stop and go at every piece would keep both waiting. */
+const aheadBytes = 128 * 1024;
 
 /** One request on its way to a port of a run. */
 export type Passage = {
@@ -41,7 +45,7 @@ export type Agreed = { headers: string[]; inner: Socket };
  * while nothing has been answered: SERVICE_NOT_RESPONDING, or what waiting for the port threw. Later a failure cuts the
  * visitor off. Gives something only to a request for another protocol, when the server agrees to it.
  */
-export async function relay(
+export function relay(
   request: IncomingMessage,
   response: ServerResponse,
   passage: Passage,
@@ -52,20 +56,13 @@ export async function relay(
   const hasBody = headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
   const isSafe = !hasBody && (method === "GET" || method === "HEAD");
   const head = innerHead(request, passage, hasBody, upgrade);
-  for (;;) {
-    // what must not be asked twice has a connection of its own: an idle one may be closed just when it is to be used
-    const idle = isSafe && upgrade === undefined ? takeIdle(run, port) : undefined;
-    const connection = idle ?? (await connectInner(run, port, passage.within(), upgrade !== undefined));
-    try {
-      return await new Exchange({ request, response, passage, connection, head, hasBody, upgrade }).done;
-    } catch (error) {
-      if (!(error instanceof StaleConnection) || response.destroyed) throw error;
-    }
-  }
+  const exchange = (connection: InnerConnection) =>
+    new Exchange({ request, response, passage, connection, head, hasBody, upgrade }).done;
+  // what must not be asked twice has a connection of its own: an idle one may be closed just when it is to be used
+  const idle = isSafe && upgrade === undefined ? takeIdle(run, port) : undefined;
+  if (idle) return exchange(idle);
+  return connectInner(run, port, passage.within(), upgrade !== undefined).then(exchange);
 }
-
-/** An idle connection was closed just when it was used. */
-class StaleConnection extends Error {}
 
 type ExchangeOptions = {
   request: IncomingMessage;
@@ -130,10 +127,11 @@ class Exchange implements InnerUser {
   }
 
   onEnd(): void {
+    if (this.#isStale()) return this.#askAnother();
     try {
       this.#reader.finish();
     } catch (error) {
-      return this.#fail(this.#isStale() ? new StaleConnection() : error);
+      return this.#fail(error);
     }
     this.#complete([]);
   }
@@ -143,13 +141,22 @@ class Exchange implements InnerUser {
   }
 
   onClose(error: Error | undefined): void {
-    if (this.#isStale()) return this.#fail(new StaleConnection());
+    if (this.#isStale()) return this.#askAnother();
     const words = error ? `the connection broke (${error.message})` : "it closed the connection without an answer";
     this.#fail(nonsense(words, error));
   }
 
+  /** An idle connection was closed just when it was used. */
   #isStale(): boolean {
     return this.#connection.isUsed && !this.#heard;
+  }
+
+  #askAnother(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#connection.destroy();
+    this.#response.off("close", this.#onGone);
+    this.#settled.resolve(relay(this.#request, this.#response, this.#passage));
   }
 
   #begin(): void {
@@ -166,11 +173,13 @@ class Exchange implements InnerUser {
   }
 
   #write(part: Buffer): void {
-    if (this.#response.write(Buffer.from(part)) || this.#isOver) return;
+    const response = this.#response;
+    const isTaken = withCopy(part, (copy, done) => response.write(copy, done));
+    if (isTaken || this.#isOver || response.writableLength < aheadBytes) return;
     const { socket } = this.#connection;
     if (socket.isPaused()) return;
     socket.pause();
-    this.#response.once("drain", () => socket.resume());
+    response.once("drain", () => socket.resume());
   }
 
   /** The last piece leaves with the end: a small answer is one write, head and all. */
@@ -180,12 +189,12 @@ class Exchange implements InnerUser {
     this.#upload?.stop();
     if (isSent && this.#reader.keepsAlive) this.#connection.giveBack();
     else this.#connection.destroy();
-    for (let at = 0; at < parts.length - 1; at++) this.#response.write(Buffer.from(parts[at]!));
+    for (let at = 0; at < parts.length - 1; at++) this.#write(parts[at]!);
     const last = parts.at(-1);
     if (last === undefined) this.#response.end();
     // as text it is joined with the head, and is one piece for the kernel
     else if (last.length <= smallBytes) this.#response.end(last.toString("latin1"), "latin1");
-    else this.#response.end(Buffer.from(last));
+    else withCopy(last, (copy, done) => this.#response.end(copy, done));
     if (!this.#request.complete) linger(this.#request);
   }
 

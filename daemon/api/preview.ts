@@ -44,7 +44,7 @@ export class Previews {
   readonly #tokens: Tokens;
   readonly #log: Log;
   readonly #open: Visit[] = [];
-  readonly #openOf = new Map<string, number>();
+  readonly #openOf = new Map<string, { visits: number }>();
   /** Those of rows whose end cuts off who visits them. */
   readonly #watched = new WeakSet<AbortSignal>();
 
@@ -57,8 +57,8 @@ export class Previews {
   }
 
   /** Answers one request; never throws. */
-  async show(request: IncomingMessage, response: ServerResponse, sight: Sight): Promise<void> {
-    await this.#visit(request, response, sight, (visit) => relay(request, response, visit));
+  show(request: IncomingMessage, response: ServerResponse, sight: Sight): Promise<void> {
+    return this.#visit(request, response, sight, (visit) => relay(request, response, visit));
   }
 
   /** Answers a request for another protocol on its bare socket; never throws. */
@@ -106,11 +106,11 @@ export class Previews {
 
   #letIn(visit: Visit): Visit {
     const { sandbox, row } = visit.place;
-    const visits = this.#openOf.get(sandbox) ?? 0;
-    if (visits >= visitsPerSandbox || this.#open.length >= visitsInAll) {
-      throw new SandboxError("SANDBOX_UNAVAILABLE", `Cannot take another request: ${visits} are under way`);
+    const ofSandbox = this.#openOf.get(sandbox) ?? { visits: 0 };
+    if (ofSandbox.visits >= visitsPerSandbox || this.#open.length >= visitsInAll) {
+      throw new SandboxError("SANDBOX_UNAVAILABLE", `Cannot take another request: ${ofSandbox.visits} are under way`);
     }
-    this.#openOf.set(sandbox, visits + 1);
+    if (ofSandbox.visits++ === 0) this.#openOf.set(sandbox, ofSandbox);
     visit.index = this.#open.push(visit) - 1;
     if (row) this.#watch(row.gone);
     return visit;
@@ -124,9 +124,8 @@ export class Previews {
       last.index = visit.index;
     }
     const { sandbox } = visit.place;
-    const left = (this.#openOf.get(sandbox) ?? 1) - 1;
-    if (left === 0) this.#openOf.delete(sandbox);
-    else this.#openOf.set(sandbox, left);
+    const ofSandbox = this.#openOf.get(sandbox)!;
+    if (--ofSandbox.visits === 0) this.#openOf.delete(sandbox);
   }
 
   /** A listener for each visit would cost more than the rest of it. */
@@ -205,7 +204,7 @@ class Visit implements Passage {
   }
 
   onAnswer(): void {
-    clearTimeout(this.#patience);
+    if (this.#patience) clearTimeout(this.#patience);
     this.release();
   }
 
@@ -222,7 +221,7 @@ class Visit implements Passage {
 
   end(): void {
     this.onAnswer();
-    this.#response.off("close", this.#onGone);
+    if (this.#over) this.#response.off("close", this.#onGone);
   }
 
   readonly #onGone = () => {

@@ -35,15 +35,7 @@ export class Activity {
   /** A request in flight, or somebody who reads: the run is used until the hold is given back. */
   hold(): Disposable {
     this.#holds++;
-    let held = true;
-    return {
-      [Symbol.dispose]: () => {
-        if (!held) return;
-        held = false;
-        this.#holds--;
-        this.#lastUsedMs = performance.now();
-      },
-    };
+    return new Hold(this.#giveBack);
   }
 
   get held(): boolean {
@@ -81,6 +73,11 @@ export class Activity {
     return this.held ? 0 : nowMs - this.#lastUsedMs;
   }
 
+  readonly #giveBack = () => {
+    this.#holds--;
+    this.#lastUsedMs = performance.now();
+  };
+
   /** Whether the processor time since the last look was use. */
   #judge(nowMs: number): void {
     if (this.#uncounted > 0) return;
@@ -92,5 +89,20 @@ export class Activity {
     const share = last ? usedNs / 1e6 / (nowMs - last.atMs) : 0;
     this.#discountNs = 0;
     if (share > idleCpuShare) this.#lastUsedMs = nowMs;
+  }
+}
+
+/** Gives back once. A class, because every request takes one, and a literal with a symbol for a key is made slowly. */
+class Hold implements Disposable {
+  #giveBack: (() => void) | undefined;
+
+  constructor(giveBack: () => void) {
+    this.#giveBack = giveBack;
+  }
+
+  [Symbol.dispose](): void {
+    const giveBack = this.#giveBack;
+    this.#giveBack = undefined;
+    giveBack?.();
   }
 }

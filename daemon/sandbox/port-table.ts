@@ -1,5 +1,6 @@
 import type { DatabaseSync } from "node:sqlite";
 import type { PreviewAuth } from "../../protocol/port.ts";
+import { labelOf } from "./preview-name.ts";
 
 /** A port that has a URL. */
 export type PortRow = {
@@ -20,7 +21,7 @@ export type PortRow = {
 export class PortTable {
   readonly #db: DatabaseSync;
   readonly #bySandbox = new Map<string, Map<number, PortRow>>();
-  readonly #bySlug = new Map<string, Set<PortRow>>();
+  readonly #byLabel = new Map<string, PortRow>();
 
   constructor(db: DatabaseSync) {
     this.#db = db;
@@ -36,9 +37,9 @@ export class PortTable {
     return this.#bySandbox.get(sandboxKey)?.get(port);
   }
 
-  /** Those that have this port and slug: almost always one, or none. */
-  named(port: number, slug: string): PortRow[] {
-    return [...(this.#bySlug.get(slug) ?? [])].filter((row) => row.port === port);
+  /** The row of this label, which holds the token: how long that takes tells nothing of it, because a hash is looked for. */
+  labelled(label: string): PortRow | undefined {
+    return this.#byLabel.get(label);
   }
 
   put(row: Omit<PortRow, "gone">): PortRow {
@@ -73,8 +74,9 @@ export class PortTable {
   }
 
   #keep(row: PortRow): PortRow {
-    getOrMake(this.#bySandbox, row.sandboxKey, () => new Map<number, PortRow>()).set(row.port, row);
-    getOrMake(this.#bySlug, row.slug, () => new Set<PortRow>()).add(row);
+    const ports = this.#bySandbox.get(row.sandboxKey) ?? new Map<number, PortRow>();
+    this.#bySandbox.set(row.sandboxKey, ports.set(row.port, row));
+    this.#byLabel.set(labelOf(row), row);
     return row;
   }
 
@@ -82,16 +84,9 @@ export class PortTable {
     const ports = this.#bySandbox.get(row.sandboxKey);
     ports?.delete(row.port);
     if (ports?.size === 0) this.#bySandbox.delete(row.sandboxKey);
-    const rows = this.#bySlug.get(row.slug);
-    rows?.delete(row);
-    if (rows?.size === 0) this.#bySlug.delete(row.slug);
+    const label = labelOf(row);
+    if (this.#byLabel.get(label) === row) this.#byLabel.delete(label);
   }
-}
-
-function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {
-  let value = map.get(key);
-  if (value === undefined) map.set(key, (value = make()));
-  return value;
 }
 
 function toRow(row: Record<string, unknown>): PortRow {

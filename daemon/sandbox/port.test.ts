@@ -78,7 +78,7 @@ test("rows are there for the next daemon, and go with what they belong to", () =
   assert.deepEqual({ ...next.find(row.sandboxKey, 3000), gone: 0 }, { ...row, gone: 0 });
   assert.equal(next.remove(row.sandboxKey, 3000), true);
   assert.equal(next.remove(row.sandboxKey, 3000), false);
-  assert.deepEqual(next.named(3000, "kept"), []);
+  assert.equal(next.labelled(labelOf(row)), undefined);
   records.discard(records.find("kept")!, Date.now());
   next.forget(row.sandboxKey);
   assert.deepEqual([next.of(row.sandboxKey), new PortTable(db).of(row.sandboxKey)], [[], []]);

@@ -1,5 +1,5 @@
 import { SandboxError } from "../../protocol/errors.ts";
-import { type ExposedPort, type ExposePortBody, parsePreviewLabel } from "../../protocol/port.ts";
+import type { ExposedPort, ExposePortBody } from "../../protocol/port.ts";
 import type { ServeTable } from "./call.ts";
 import type { Machines } from "./machines.ts";
 import type { PortRow, PortTable } from "./port-table.ts";
@@ -75,15 +75,9 @@ function expose({ key, name: sandbox }: SandboxRecord, ports: PortTable, body: E
   return ports.put(row);
 }
 
-/** The preview that a label names and opens. A wrong token is the same as no such preview. */
+/** The preview that a label names and opens, in any case of letters. A wrong token is the same as no such preview. */
 export function findPreview(ports: PortTable, label: string): PortRow | undefined {
-  const parsed = parsePreviewLabel(label);
-  if (!parsed) return undefined;
-  const { port, rest } = parsed;
-  const cut = rest.lastIndexOf("-"); // a token has no hyphen
-  const token = rest.slice(cut + 1);
-  const withToken = cut < 0 ? [] : ports.named(port, rest.slice(0, cut)).filter((row) => row.auth !== "public");
-  return withToken.find((row) => isToken(row, token)) ?? ports.named(port, rest).find((row) => row.auth === "public");
+  return ports.labelled(label.toLowerCase());
 }
 
 /** An exposed port as it is told. */

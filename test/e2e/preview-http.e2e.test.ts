@@ -181,6 +181,36 @@ test("a server that breaks off is a 502 before it has begun, and no whole answer
   assert.equal(await (await fetch(`${url}/too-long`)).text(), "abc");
 });
 
+test("connections to a server are kept for the next visitor, given back after a while, and may end at any time", async () => {
+  const source = `
+    let connections = 0, open = 0;
+    require("node:net").createServer((socket) => {
+      connections++, open++;
+      let answers = 0;
+      socket.on("error", () => {}).on("close", () => open--).on("data", (data) => {
+        if (String(data).startsWith("GET /unreliable") && answers++ > 0) return socket.destroy();
+        const body = JSON.stringify({ connections, open });
+        socket.write("HTTP/1.1 200 OK\\r\\nContent-Length: " + body.length + "\\r\\n\\r\\n" + body);
+      });
+    }).listen(4200, "127.0.0.1", () => console.log("listening"));`;
+  const server = await box.startProcess(`node -e '${source}'`);
+  await server.waitForLog(/listening/);
+  const { url: at } = await box.exposePort(4200);
+  const ask = async (path: string) =>
+    (await (await fetch(`${at}${path}`)).json()) as Record<"connections" | "open", number>;
+  const before = await ask("/");
+  for (let asked = 0; asked < 5; asked++) assert.deepEqual(await ask("/"), before);
+  // each second answer is none, but the end of the connection: it is asked for once more, on another
+  for (let asked = 1; asked <= 5; asked++) assert.equal((await ask("/unreliable")).open, 1);
+  const { connections } = await ask("/");
+  assert(connections > before.connections + 2, `${connections} connections`);
+  const inside = `node -e 'fetch("http://127.0.0.1:4200/").then(async (answer) => console.log(await answer.text()))'`;
+  await until("idle ones are closed", async () => {
+    const { stdout } = await box.exec(inside);
+    return (JSON.parse(stdout) as { open: number }).open === 1; // the one that asks
+  });
+});
+
 test("every legal id has a preview of its own", async () => {
   const ids = ["Aa", "aA", "a--b", "3000-a-b", "xn--a", "X".repeat(63), `${"x".repeat(62)}y`, "x".repeat(41)];
   const urls = new Map<string, string>();
