@@ -15,7 +15,9 @@ const connections = 16;
 
 const answers = [
   { name: "100 B", port: 3000, path: "/100" },
+  { name: "10 kB", port: 3000, path: "/10000" },
   { name: "100 kB", port: 3000, path: "/100000" },
+  { name: "1 MB", port: 3000, path: "/1000000" },
   { name: "a module of Vite's", port: 5173, path: "/main.js" },
 ];
 

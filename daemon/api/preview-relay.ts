@@ -15,7 +15,7 @@ const lingerMs = 2_000;
 const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 /** With its head it is no more than Node writes without a buffer of its own (16 KiB). */
-const smallBytes = 8 * 1024;
+const smallBytes = 15 * 1024;
 
 /** So much is kept for a visitor who is slower than the server: to stop and go at every piece would keep both waiting. */
 const aheadBytes = 128 * 1024;
