@@ -51,8 +51,8 @@ type ports struct {
 type socketHolder struct {
 	pid     int
 	program string
-	// link is the descriptor by which it holds the socket.
-	link string
+	// descriptor is the one by which it holds the socket.
+	descriptor string
 }
 
 func newPorts(procfs string) *ports {
@@ -165,7 +165,7 @@ func (p *ports) findHolders(sockets []listeningSocket) map[uint64]socketHolder {
 	for _, one := range sockets {
 		text := "socket:[" + strconv.FormatUint(one.inode, 10) + "]"
 		holder, was := p.holders[one.inode]
-		if target, err := os.Readlink(holder.link); holder.pid != 0 && err == nil && target == text {
+		if holder.pid != 0 && p.holds(holder, text) {
 			known[one.inode] = holder
 			continue
 		}
@@ -181,28 +181,39 @@ func (p *ports) findHolders(sockets []listeningSocket) map[uint64]socketHolder {
 	return known
 }
 
+// holds tells whether the holder still holds the socket.
+func (p *ports) holds(holder socketHolder, socket string) (same bool) {
+	process := filepath.Join(p.procfs, strconv.Itoa(holder.pid))
+	asOwner(process, func() {
+		target, err := os.Readlink(filepath.Join(process, "fd", holder.descriptor))
+		same = err == nil && target == socket
+	})
+	return same
+}
+
 // search looks through the open files of every process for the wanted sockets.
 func (p *ports) search(wanted map[string]uint64, found map[uint64]socketHolder) {
 	deadline := time.Now().Add(searchLimit)
 	files := 0
-	for _, process := range someNames(p.procfs, searchedProcesses+1024) {
-		pid, err := strconv.Atoi(process)
+	for _, name := range someNames(p.procfs, searchedProcesses+1024) {
+		pid, err := strconv.Atoi(name)
 		if err != nil {
 			continue
 		}
-		directory := filepath.Join(p.procfs, process, "fd")
-		for _, descriptor := range someNames(directory, searchedFiles-files) {
-			files++
-			link := directory + "/" + descriptor
-			target, err := os.Readlink(link)
-			if err != nil {
-				continue // it was closed meanwhile
+		process := filepath.Join(p.procfs, name)
+		asOwner(process, func() {
+			for _, descriptor := range someNames(process+"/fd", searchedFiles-files) {
+				files++
+				target, err := os.Readlink(process + "/fd/" + descriptor)
+				if err != nil {
+					continue // it was closed meanwhile
+				}
+				if inode, ok := wanted[target]; ok {
+					found[inode] = socketHolder{pid, programOf(process), descriptor}
+					delete(wanted, target)
+				}
 			}
-			if inode, ok := wanted[target]; ok {
-				found[inode] = socketHolder{pid, programOf(p.procfs, process), link}
-				delete(wanted, target)
-			}
-		}
+		})
 		if len(wanted) == 0 || files >= searchedFiles || time.Now().After(deadline) {
 			return
 		}
@@ -221,9 +232,9 @@ func someNames(path string, limit int) []string {
 }
 
 // programOf names a program by its file; a thread or a program may call itself anything.
-func programOf(procfs, process string) string {
-	if path, err := os.Readlink(procfs + "/" + process + "/exe"); err == nil {
+func programOf(process string) string {
+	if path, err := os.Readlink(process + "/exe"); err == nil {
 		return filepath.Base(strings.TrimSuffix(path, " (deleted)"))
 	}
-	return strings.TrimSpace(readSmall(procfs + "/" + process + "/comm"))
+	return strings.TrimSpace(readSmall(process + "/comm"))
 }

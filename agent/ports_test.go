@@ -3,9 +3,11 @@ package main
 import (
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -52,6 +54,27 @@ func TestListeningPortsAreToldWithWhoListens(t *testing.T) {
 		equal(t, "port", found[0], listeningPort{port, address, os.Getpid(), filepath.Base(self)})
 		server.Close()
 		equal(t, "after its end", len(l.portsOf(port)), 0)
+	}
+}
+
+func TestServersOfOtherUsersAreToldToo(t *testing.T) {
+	l := startLive(t)
+	server, port := l.listen("127.0.0.1")
+	file, err := server.(*net.TCPListener).File()
+	l.must(err)
+	other := exec.Command("sleep", "60")
+	other.ExtraFiles = []*os.File{file}
+	other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65_534, Gid: 65_534}}
+	l.must(other.Start())
+	t.Cleanup(func() { _ = other.Process.Kill(); _ = other.Wait() })
+	file.Close()
+	server.Close()
+	for _, look := range []string{"first", "known"} {
+		found := l.portsOf(port)
+		if len(found) != 1 {
+			t.Fatalf("%s: %+v", look, found)
+		}
+		equal(t, look, found[0], listeningPort{port, "127.0.0.1", other.Process.Pid, "sleep"})
 	}
 }
 
