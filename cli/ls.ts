@@ -17,7 +17,7 @@ export const run: Run<"ls"> = async ({ values }) => {
     ...(state.data && { state: state.data }),
     ...(values.label && { labels }),
   });
-  if (values.json) printJson(sandboxes);
+  if (values.json) printJson(values.quiet ? sandboxes.map(({ id }) => id) : sandboxes);
   else if (values.quiet) for (const { id } of sandboxes) print(id);
   else if (sandboxes.length === 0)
     print(dim("No sandboxes. One is made when it is first used: atoll exec box -- uname -a"));

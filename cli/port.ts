@@ -9,6 +9,10 @@ import type { Run } from "./table.ts";
 export const run: Run<"port"> = async ({ values, arguments: [id = "", given] }) => {
   const sandbox = getSandbox(connectionOf(values), id);
   if (given === undefined) {
+    const idle = (["name", "url-token", "hostname", "auth", "remove"] as const).find(
+      (option) => values[option] !== undefined,
+    );
+    if (idle) throw new UsageError(`Cannot use --${idle} without a port: give it behind the id`);
     await sandbox.info(); // a name that nobody has is told as such
     const ports = await sandbox.getExposedPorts();
     if (values.json) printJson(ports);

@@ -8,7 +8,7 @@ export const run: Run<"ps"> = async ({ values, arguments: [id = ""] }) => {
   const sandbox = getSandbox(connectionOf(values), id);
   const { state } = await sandbox.info(); // a name that nobody has is told as such
   const processes = await sandbox.listProcesses();
-  if (values.json) printJson(processes);
+  if (values.json) printJson(values.quiet ? processes.map(({ id }) => id) : processes);
   else if (values.quiet) for (const { id } of processes) print(id);
   else if (processes.length > 0)
     print(table(["ID", "PID", "STATUS", "STARTED", "RESTART", "COMMAND"], processes.map(row)));

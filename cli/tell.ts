@@ -1,18 +1,35 @@
 import { styleText } from "node:util";
-import { SandboxError } from "../protocol/errors.ts";
+import { type ErrorCode, SandboxError } from "../protocol/errors.ts";
 import { UsageError } from "./args.ts";
 import { isSystemError } from "./exit-code.ts";
 
 /** An error on stderr: what could not be done and why, then the remedy. Of a bug, where it is. */
 export function tell(error: unknown, json: boolean): void {
-  const forPrograms = error instanceof UsageError ? new SandboxError("VALIDATION_FAILED", error.message) : error;
-  if (json && SandboxError.is(forPrograms)) {
-    process.stderr.write(`${JSON.stringify({ error: forPrograms })}\n`);
-    return;
-  }
+  if (json) return void process.stderr.write(`${JSON.stringify({ error: forPrograms(error) })}\n`);
   const remedy = SandboxError.is(error) && error.suggestion ? `       ${error.suggestion}\n` : "";
   process.stderr.write(`${styleText("red", "atoll:", { stream: process.stderr })} ${wordsOf(error)}\n${remedy}`);
 }
+
+function forPrograms(error: unknown): SandboxError {
+  if (SandboxError.is(error)) return error;
+  const ofSystem = isSystemError(error) ? codes[error.code ?? ""] : undefined;
+  const code = error instanceof UsageError ? "VALIDATION_FAILED" : (ofSystem ?? "INTERNAL_ERROR");
+  return new SandboxError(code, wordsOf(error));
+}
+
+/** What this machine says of a file of its own, in the words for files of sandboxes. */
+const codes: Record<string, ErrorCode> = {
+  ENOENT: "FILE_NOT_FOUND",
+  EEXIST: "FILE_EXISTS",
+  EACCES: "PERMISSION_DENIED",
+  EPERM: "PERMISSION_DENIED",
+  EROFS: "READ_ONLY",
+  EISDIR: "IS_DIRECTORY",
+  ENOTDIR: "NOT_DIRECTORY",
+  ENOTEMPTY: "NOT_EMPTY",
+  ENAMETOOLONG: "NAME_TOO_LONG",
+  ENOSPC: "NO_SPACE",
+};
 
 function wordsOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);

@@ -103,6 +103,7 @@ test("sandboxes are listed, told and destroyed by name", async () => {
   await succeeds("exec", "other", "--", "true");
   const names = (await succeeds("ls", "--quiet")).trim().split("\n").sort();
   assert.deepEqual(names, ["box", "other"]);
+  assert.deepEqual((await json<string[]>("ls", "--quiet")).sort(), names);
   assert.match(await succeeds("ls"), /^ID +STATE[^]*\nother +running +base +basic/m);
   const info = await json<SandboxInfo>("info", "other");
   assert.deepEqual({ id: info.id, state: info.state, run: info.run }, { id: "other", state: "running", run: 1 });
@@ -113,6 +114,22 @@ test("sandboxes are listed, told and destroyed by name", async () => {
   assert.equal(again.code, 3);
   assert.match(again.stderr, /Cannot remove "other": there is no such sandbox/);
   assert.equal((await atoll(["info", "other"])).code, 3);
+});
+
+test("every error is one of the table for a program that asks for JSON", async () => {
+  const codes: [code: string, exit: number, ...args: string[]][] = [
+    ["FILE_NOT_FOUND", 3, "cp", "nothing-of-this-name", "box:/tmp/"],
+    ["NOT_DIRECTORY", 4, "cp", "box:/etc/hostname", "/dev/null/below"],
+    ["FILE_NOT_FOUND", 3, "cp", "box:/nothing", "here"],
+    ["VALIDATION_FAILED", 2, "port", "box", "--name", "web"],
+    ["SANDBOX_NOT_FOUND", 3, "info", "nobody"],
+  ];
+  for (const [expected, exit, ...args] of codes) {
+    const { code, stdout, stderr } = await atoll([...args, "--json"]);
+    const { error } = JSON.parse(stderr) as { error: { code: string; message: string } };
+    assert.deepEqual([error.code, code, stdout], [expected, exit, ""], args.join(" "));
+    assert.match(error.message, /^Cannot /, args.join(" "));
+  }
 });
 
 test("files and directories are copied both ways, with modes and links", async () => {
