@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { createServer as createHttpServer } from "node:http";
 import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { text } from "node:stream/consumers";
@@ -130,6 +131,22 @@ test("a signal to atoll run is a signal to the program", async () => {
 test("a program reads standard input", async () => {
   const { stdout } = await atoll(["run", join(programs, "reads.ts")], { stdin: "some input" });
   assert.equal(stdout, "10 bytes\n");
+});
+
+test("a reader who is slow gets all that was printed", async () => {
+  const sandboxes = Array.from({ length: 20_000 }, (_, at) => ({ id: `box-${at}` }));
+  await using server = createHttpServer((_, response) => response.end(JSON.stringify({ sandboxes })));
+  await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+  const { port } = server.address() as { port: number };
+  const { stdout } = await runProgram(
+    "/bin/sh",
+    [
+      ...["-c", '"$0" "$1" ls --quiet --url "$2" | (sleep 3; cat)'],
+      ...[process.execPath, join(house, "cli/main.ts"), `http://127.0.0.1:${port}`],
+    ],
+    { env },
+  );
+  assert.equal(stdout, sandboxes.map(({ id }) => `${id}\n`).join(""));
 });
 
 test("a port that speaks something else is told, not waited for", async () => {

@@ -5,5 +5,8 @@ useCompileCache();
 // A reader that has seen enough, as in `atoll ls | head -1`, is no error.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
 const { follow } = await import("./command-line.ts");
+const { allPrinted } = await import("./output.ts");
+const code = await follow(process.argv.slice(2));
+await allPrinted();
 // What a verb leaves open, such as a terminal that it reads, must not keep it from ending.
-process.exit(await follow(process.argv.slice(2)));
+process.exit(code);

@@ -22,6 +22,12 @@ export async function write(stream: NodeJS.WriteStream, data: Uint8Array): Promi
   await Promise.race([new Promise((resolve) => stream.once("drain", resolve)), finished(stream)]);
 }
 
+/** Resolves when what was printed has left: of a pipe whose reader is slow, the end would be lost with the process. */
+export async function allPrinted(): Promise<void> {
+  const hasLeft = (stream: NodeJS.WriteStream) => new Promise<void>((resolve) => stream.write("", () => resolve()));
+  await Promise.all([process.stdout, process.stderr].map(hasLeft));
+}
+
 // styleText leaves colours out where NO_COLOR is set or nobody would see them.
 export const bold = (text: string) => styleText("bold", text);
 export const dim = (text: string) => styleText("dim", text);
