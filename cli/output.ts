@@ -16,10 +16,13 @@ export function note(text: string): void {
   if (process.stderr.isTTY) process.stderr.write(`${styleText("dim", text, { stream: process.stderr })}\n`);
 }
 
-/** Resolves when there is room for more: a slow reader slows the command, and nothing piles up here. */
+/**
+ * Resolves when there is room for more: a slow reader slows the command, and nothing piles up here. What it means that a reader
+ * has gone is said in main.ts.
+ */
 export async function write(stream: NodeJS.WriteStream, data: Uint8Array): Promise<void> {
-  if (stream.write(data)) return;
-  await Promise.race([new Promise((resolve) => stream.once("drain", resolve)), finished(stream)]);
+  if (stream.destroyed || stream.write(data)) return;
+  await Promise.race([new Promise((resolve) => stream.once("drain", resolve)), finished(stream).catch(() => {})]);
 }
 
 /** Resolves when what was printed has left: of a pipe whose reader is slow, the end would be lost with the process. */

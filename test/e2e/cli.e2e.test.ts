@@ -78,6 +78,20 @@ test("a megabyte of any bytes goes in and comes out unchanged", async () => {
   assert.deepEqual({ stdout, stderr }, { stdout: "same\n", stderr: "" });
 });
 
+test("a command goes on when nobody reads its errors any more", async () => {
+  const inside = "yes | head -c 300000 >&2; touch /tmp/went-on; exit 7";
+  const { stdout } = await runProgram(
+    "/bin/bash",
+    [
+      ...["-c", `"$0" "$1" exec box -- sh -c "$2" 2>&1 >/dev/null | head -c 4; echo "\${PIPESTATUS[0]}"`],
+      ...[process.execPath, join(house, "cli/main.ts"), inside],
+    ],
+    { env },
+  );
+  assert.equal(stdout, "y\ny\n7\n");
+  await succeeds("exec", "box", "--", "test", "-e", "/tmp/went-on");
+});
+
 test("options of a command reach it, and its result is printed as JSON", async () => {
   const args = ["exec", "box", "--json", "--cwd", "/tmp", "--env", "A=1=2", "--", "sh", "-c", 'pwd; echo "$A"'];
   const result = JSON.parse(await succeeds(...args)) as { exitCode: number; stdout: string };
