@@ -23,6 +23,7 @@ const byName = new Map<string, HeaderKind>([
   ["transfer-encoding", "transfer-encoding"],
   ["content-length", "content-length"],
   ...["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"].map(are("hop")),
+  ["close", "hop"], // the option of Connection; RFC 9112 9.6 keeps anybody from giving a header that name
   ...["te", "trailer", "upgrade", "http2-settings"].map(are("hop")),
   ...["forwarded", "host", "expect", "authorization"].map(are("visit")),
   ["service-worker-allowed", "worker scope"],

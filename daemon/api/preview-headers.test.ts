@@ -33,10 +33,18 @@ test("what is true of one connection stays on it, with what its Connection heade
   const seen = inner(
     ...["Connection", "keep-alive, X-Secret", "connection", "x-other", "X-Secret", "1", "X-Other", "2", "X-Kept", "3"],
     ...["Keep-Alive", "timeout=5", "TE", "trailers", "Trailer", "x", "Upgrade", "h2c", "Proxy-Authorization", "x"],
+    ...["Close", "x"],
   );
   assert.deepEqual(Object.keys(seen).sort(), [
     ...["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-kept"],
   ]);
+});
+
+test("ever so many names cost no more than they are long", () => {
+  const options = Array.from({ length: 300_000 }, () => "aa").join(",");
+  const headers = Array.from({ length: 300_000 }, () => ["bb", ""]).flat();
+  // one by one it would take minutes
+  assert.equal(toVisitor(["Connection", options, ...headers], 200, false).length, headers.length);
 });
 
 test("a body is framed as it came, whatever else is said", () => {

@@ -66,19 +66,28 @@ export function valueOf(raw: RawHeaders, name: string): string | undefined {
 /** Takes away, from `from` on, the headers that the Connection header says are its own. */
 function dropNominated(headers: string[], options: string, from: number): void {
   const names = nominated(options);
-  if (names.length === 0) return;
-  const kept: string[] = [];
+  if (names.size === 0) return;
+  let end = from;
   for (let at = from; at < headers.length; at += 2) {
-    if (!names.includes(headers[at]!.toLowerCase())) kept.push(headers[at]!, headers[at + 1]!);
+    const [name, value] = [headers[at]!, headers[at + 1]!];
+    if (names.has(name.toLowerCase())) continue;
+    headers[end++] = name;
+    headers[end++] = value;
   }
-  headers.splice(from, headers.length, ...kept);
+  headers.length = end;
 }
 
 /** Those that a Connection header says are its own. Mostly there are none, and what frames a message is not its to take away. */
-const nominated = remember(1_000, 256, (options) =>
-  options
-    .toLowerCase()
-    .split(",")
-    .map((name) => name.trim())
-    .filter((name) => name !== "close" && ["plain", "visit", "worker scope"].includes(kindOf(name))),
+const nominated = remember(
+  1_000,
+  256,
+  // a set: a head has room for ten thousand names, and as many headers
+  (options): ReadonlySet<string> =>
+    new Set(
+      options
+        .toLowerCase()
+        .split(",")
+        .map((name) => name.trim())
+        .filter((name) => ["plain", "visit", "worker scope"].includes(kindOf(name))),
+    ),
 );
