@@ -4,7 +4,7 @@ import { SandboxError } from "../../protocol/errors.ts";
 import type { Run } from "../sandbox/run.ts";
 import { AnswerReader, nonsense } from "./answer-reader.ts";
 import { connectInner, type InnerConnection, type InnerUser, takeIdle } from "./inner-connection.ts";
-import { withCopy } from "./piece.ts";
+import { lengthOf, withCopy } from "./piece.ts";
 import { StreamUse } from "./preview-use.ts";
 import { toInner, toVisitor, type Visitor } from "./preview-headers.ts";
 
@@ -19,6 +19,12 @@ const smallBytes = 15 * 1024;
 
 /** So much is kept for a visitor who is slower than the server: to stop and go at every piece would keep both waiting. */
 const aheadBytes = 128 * 1024;
+
+/** In no more pieces than this: a piece of one byte costs a few hundred. */
+const aheadPieces = 16;
+
+/** A read that holds more chunks takes long to look through: others have their turn before the next, of which libuv would make 32. */
+const chunksPerTurn = 64;
 
 /** One request on its way to a port of a run. */
 export type Passage = {
@@ -87,6 +93,8 @@ class Exchange implements InnerUser {
   readonly #settled = Promise.withResolvers<Agreed | undefined>();
   #heard = false;
   #isOver = false;
+  /** Pieces that the visitor's connection has not taken yet. */
+  #ahead = 0;
 
   constructor({ request, response, passage, connection, head, hasBody, upgrade }: ExchangeOptions) {
     const { run } = passage;
@@ -122,8 +130,8 @@ class Exchange implements InnerUser {
     if (!isFirst) this.#use.flow(chunk.length);
     if (reader.isComplete) return this.#complete(parts);
     if (reader.head === undefined) return;
-    if (parts.length === 0 && isFirst) this.#response.flushHeaders();
-    for (const part of parts) this.#write(part);
+    if (parts.length > 0) this.#write(parts);
+    else if (isFirst) this.#response.flushHeaders();
   }
 
   onEnd(): void {
@@ -172,15 +180,27 @@ class Exchange implements InnerUser {
     }
   }
 
-  #write(part: Buffer): void {
+  /** What was read at once leaves as one piece, however small the chunks are that it came in. */
+  #write(parts: readonly Buffer[]): void {
     const response = this.#response;
-    const isTaken = withCopy(part, (copy, done) => response.write(copy, done));
-    if (isTaken || this.#isOver || response.writableLength < aheadBytes) return;
-    const { socket } = this.#connection;
-    if (socket.isPaused()) return;
-    socket.pause();
-    response.once("drain", () => socket.resume());
+    this.#ahead++;
+    withCopy(parts, (copy, done) =>
+      response.write(copy, () => {
+        done();
+        this.#onTaken();
+      }),
+    );
+    const isEnough = response.writableLength >= aheadBytes || this.#ahead >= aheadPieces;
+    if (isEnough || parts.length > chunksPerTurn) this.#connection.socket.pause();
   }
+
+  #onTaken(): void {
+    if (--this.#ahead === 0 && !this.#isOver && this.#connection.socket.isPaused()) setImmediate(this.#goOn);
+  }
+
+  readonly #goOn = () => {
+    if (!this.#isOver) this.#connection.socket.resume();
+  };
 
   /** The last piece leaves with the end: a small answer is one write, head and all. */
   #complete(parts: readonly Buffer[]): void {
@@ -189,12 +209,10 @@ class Exchange implements InnerUser {
     this.#upload?.stop();
     if (isSent && this.#reader.keepsAlive) this.#connection.giveBack();
     else this.#connection.destroy();
-    for (let at = 0; at < parts.length - 1; at++) this.#write(parts[at]!);
-    const last = parts.at(-1);
-    if (last === undefined) this.#response.end();
+    if (parts.length === 0) this.#response.end();
     // as text it is joined with the head, and is one piece for the kernel
-    else if (last.length <= smallBytes) this.#response.end(last.toString("latin1"), "latin1");
-    else withCopy(last, (copy, done) => this.#response.end(copy, done));
+    else if (lengthOf(parts) <= smallBytes) this.#response.end(textOf(parts), "latin1");
+    else withCopy(parts, (copy, done) => this.#response.end(copy, done));
     if (!this.#request.complete) linger(this.#request);
   }
 
@@ -228,6 +246,12 @@ class Exchange implements InnerUser {
     }
     this.#settled.resolve(undefined);
   };
+}
+
+function textOf(parts: readonly Buffer[]): string {
+  let text = "";
+  for (const part of parts) text += part.toString("latin1");
+  return text;
 }
 
 function innerHead(
