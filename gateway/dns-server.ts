@@ -1,5 +1,6 @@
 import { createSocket } from "node:dgram";
 import { createServer, type Socket } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import { answerDns, refuseDns, type DnsSource } from "./dns.ts";
 import { dnsConnectionLimit } from "./limit.ts";
 import { decide } from "./policy.ts";
@@ -50,6 +51,9 @@ async function serveConnection(connection: Socket, world: World): Promise<void> 
       const length = rest.readUInt16BE(0);
       if (length > tcpQueryLimitBytes) return void connection.destroy();
       if (rest.length < 2 + length) break;
+      const waitMs = sandbox.dnsQuestions.spend(performance.now(), 1);
+      if (waitMs > 0) await sleep(waitMs);
+      if (connection.destroyed) return;
       const reply = await answerDns(rest.subarray(2, 2 + length), sourceFor(sandbox, world), false);
       rest = rest.subarray(2 + length);
       if (!reply) return void connection.destroy();

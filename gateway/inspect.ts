@@ -13,7 +13,7 @@ export type Finding =
   | { kind: "refuse"; why: string };
 
 /** What to do with the bytes a sandbox sent: what goes on to the server now, or why the connection must end. */
-export type Step = { forward: Buffer[]; refusal?: string };
+export type Step = { forward: Buffer; refusal?: string };
 
 export type Inspector = {
   /** Undefined as long as it is not clear. */
@@ -41,8 +41,8 @@ export function createInspector(host: string, trusted: boolean): Inspector {
   let protocol: Protocol | undefined;
   let read: ((bytes: Buffer) => Finding) | undefined;
 
-  const begin = (): Finding | undefined => {
-    const found = recognize(hold.bytes);
+  const begin = (bytes: Buffer): Finding | undefined => {
+    const found = recognize(bytes);
     if (found === "http2" && !trusted)
       return { kind: "refuse", why: "it is HTTP/2 without TLS, whose names cannot be read" };
     if (found !== undefined) protocol = found === "http2" ? "other" : found;
@@ -65,30 +65,33 @@ export function createInspector(host: string, trusted: boolean): Inspector {
     release: () => hold.release(),
     take: (chunk) => {
       hold.add(chunk);
-      const forward: Buffer[] = [];
-      while (hold.size > 0) {
-        const finding: Finding | undefined = read ? read(hold.bytes) : begin();
+      // Given out as one piece: 64 KiB may be 30,000 good parts, and each one would be a write, or wait as an object of its own.
+      let good = 0;
+      for (let rest = hold.bytes; rest.length > 0;) {
+        const finding: Finding | undefined = read ? read(rest) : begin(rest);
         if (!finding) continue;
-        if (finding.kind === "refuse") return { forward: [], refusal: finding.why };
+        if (finding.kind === "refuse") return { forward: nothing, refusal: finding.why };
         if (finding.kind === "more") break;
-        const part = hold.take(finding.bytes);
-        if (part.length > 0) forward.push(part);
+        good += finding.bytes;
+        rest = rest.subarray(finding.bytes);
         if (finding.then === "raw") read = passAll;
         if (finding.then !== "start") continue;
         read = undefined;
         recognize = createRecognizer();
       }
-      if (hold.size <= holdLimitBytes) return { forward };
-      if (read) return { forward: [], refusal: "it begins with something that does not end" };
+      if (hold.size - good <= holdLimitBytes) return { forward: hold.take(good) };
+      if (read) return { forward: nothing, refusal: "it begins with something that does not end" };
       protocol = "other";
       read = createLongLineReader();
-      const finding = read(hold.bytes);
+      const finding = read(hold.bytes.subarray(good));
       return finding.kind === "pass"
-        ? { forward: [...forward, hold.take(finding.bytes)] }
-        : { forward: [], refusal: longLine };
+        ? { forward: hold.take(good + finding.bytes) }
+        : { forward: nothing, refusal: longLine };
     },
   };
 }
+
+const nothing = Buffer.alloc(0);
 
 function passAll(bytes: Buffer): Finding {
   return { kind: "pass", bytes: bytes.length };

@@ -19,17 +19,32 @@ export function admits({ own, total, capacity, sandboxes }: Load): boolean {
   return total < capacity * 0.8 || own < capacity / Math.max(1, sandboxes);
 }
 
-/** A rate with a burst: `take()` says whether one more is in it. `now` in milliseconds, monotonic. */
-export function createRate(perSecond: number, burst: number): { take(now: number): boolean } {
+/** A rate with a burst. `now` in milliseconds, monotonic. */
+export type Rate = {
+  /** Whether one more is in it, which is counted then. */
+  take(now: number): boolean;
+  /** Counts what is done anyway, and gives the milliseconds to wait until there is nothing owed. */
+  spend(now: number, amount: number): number;
+};
+
+export function createRate(perSecond: number, burst: number): Rate {
   let left = burst;
   let last = 0;
+  const refill = (now: number) => {
+    left = Math.min(burst, left + ((now - last) / 1000) * perSecond);
+    last = now;
+  };
   return {
     take: (now) => {
-      left = Math.min(burst, left + ((now - last) / 1000) * perSecond);
-      last = now;
+      refill(now);
       if (left < 1) return false;
       left -= 1;
       return true;
+    },
+    spend: (now, amount) => {
+      refill(now);
+      left -= amount;
+      return Math.max(0, (-left / perSecond) * 1000);
     },
   };
 }

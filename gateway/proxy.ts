@@ -1,6 +1,6 @@
 import { connect, createServer, type LookupFunction, type Socket } from "node:net";
 import { networkInterfaces } from "node:os";
-import { createInspector, type Inspector } from "./inspect.ts";
+import { createInspector, type Inspector, type Step } from "./inspect.ts";
 import { admits } from "./limit.ts";
 import { decide } from "./policy.ts";
 import { forbiddenRange } from "./range.ts";
@@ -74,7 +74,7 @@ function carry(client: Socket, { host, port, sandbox, world }: Way, over: () => 
     if (server) abort(server);
     if (sandbox.mayLog()) world.log("info", "refused", { run, host, port, why });
     if (answered) abort(client);
-    else refuseWhenKnown(client, inspector, `Cannot reach ${host}:${port}: ${why}`);
+    else refuseWhenKnown(client, sandbox, inspector, `Cannot reach ${host}:${port}: ${why}`);
   };
   if (!decision.allow || !server) return deny(decision.allow ? "" : decision.rule);
 
@@ -95,7 +95,7 @@ function carry(client: Socket, { host, port, sandbox, world }: Way, over: () => 
   client.on("close", () => {
     if (!server.writableEnded) abort(server);
   });
-  pumpUp(client, server, inspector, entry, deny);
+  pumpUp(client, server, { sandbox, inspector, entry, deny });
   pumpDown(server, client, entry);
 }
 
@@ -109,25 +109,28 @@ function dial(host: string, port: number, lookup: LookupFunction): Socket {
   return server;
 }
 
-function pumpUp(
-  client: Socket,
-  server: Socket,
-  inspector: Inspector,
-  entry: Connection,
-  deny: (why: string) => void,
-): void {
+function pumpUp(client: Socket, server: Socket, { sandbox, inspector, entry, deny }: Inspection): void {
   let patience: NodeJS.Timeout | undefined;
+  let turn: NodeJS.Timeout | undefined;
   const forward = (bytes: Buffer) => {
     entry.bytesUp += bytes.length;
     if (!server.write(bytes)) client.pause();
   };
   const takeChunk = (chunk: Buffer) => {
     clearTimeout(patience);
+    clearTimeout(turn);
     if (inspector.done) return forward(chunk);
-    const step = inspector.take(chunk);
+    const waitMs = owedMs(sandbox);
+    if (waitMs > 0) return putBack(chunk, waitMs);
+    const step = inspect(sandbox, inspector, chunk);
     if (step.refusal !== undefined) return deny(step.refusal);
-    for (const part of step.forward) forward(part);
+    if (step.forward.length > 0) forward(step.forward);
     if (inspector.heldBytes > 0) patience = setTimeout(release, patienceMs);
+  };
+  const putBack = (chunk: Buffer, waitMs: number) => {
+    client.pause();
+    client.unshift(chunk);
+    turn = setTimeout(() => client.resume(), waitMs);
   };
   const release = () => {
     const held = inspector.release();
@@ -142,8 +145,32 @@ function pumpUp(
     server.end();
     server.setTimeout(halfClosedMs, () => abort(client));
   });
-  client.on("close", () => clearTimeout(patience));
+  client.on("close", () => {
+    clearTimeout(patience);
+    clearTimeout(turn);
+  });
   server.on("drain", () => client.resume());
+}
+
+type Inspection = {
+  sandbox: GatewaySandbox;
+  inspector: Inspector;
+  entry: Connection;
+  deny: (why: string) => void;
+};
+
+/** Reads for a sandbox, at the sandbox's expense. */
+function inspect(sandbox: GatewaySandbox, inspector: Inspector, chunk: Buffer): Step {
+  const began = performance.now();
+  const step = inspector.take(chunk);
+  const now = performance.now();
+  sandbox.reading.spend(now, now - began);
+  return step;
+}
+
+/** How long the sandbox has to wait until something of it is read again. */
+function owedMs(sandbox: GatewaySandbox): number {
+  return sandbox.reading.spend(performance.now(), 0);
 }
 
 function pumpDown(server: Socket, client: Socket, entry: Connection): void {
@@ -161,13 +188,14 @@ function pumpDown(server: Socket, client: Socket, entry: Connection): void {
 }
 
 /** Refuses a client in the protocol it speaks, waiting for what it says first; a silent one is reset. */
-function refuseWhenKnown(client: Socket, inspector: Inspector, reason: string): void {
+function refuseWhenKnown(client: Socket, sandbox: GatewaySandbox, inspector: Inspector, reason: string): void {
   if (inspector.protocol !== undefined) return refuse(client, inspector.protocol, reason);
   const timer = setTimeout(() => abort(client), patienceMs);
   client.removeAllListeners("data");
   client.removeAllListeners("drain");
   client.on("data", (chunk: Buffer) => {
-    inspector.take(chunk);
+    if (owedMs(sandbox) > 0) return abort(client);
+    inspect(sandbox, inspector, chunk);
     if (inspector.protocol === undefined) return;
     clearTimeout(timer);
     refuse(client, inspector.protocol, reason);
@@ -183,7 +211,7 @@ class Forbidden extends Error {}
 function publicLookup(resolver: Resolver, sandbox: GatewaySandbox): LookupFunction {
   return (host, _options, callback) => {
     const ask = () => resolver.lookup(host);
-    (resolver.isKnown(host) ? ask() : sandbox.limited(ask)).then(
+    const asked = (resolver.isKnown(host) ? ask() : sandbox.limited(ask)).then(
       (found) => {
         if (found.kind !== "addresses")
           return callback(new Error(found.kind === "failed" ? found.why : "it has no address"), []);
@@ -199,6 +227,8 @@ function publicLookup(resolver: Resolver, sandbox: GatewaySandbox): LookupFuncti
       },
       () => callback(new Error("too many lookups"), []),
     );
+    // Without descriptors the machine's own addresses cannot be known, and then nothing is dialled.
+    asked.catch((error: Error) => callback(error, []));
   };
 }
 

@@ -1,5 +1,5 @@
 import type { Attachment, GatewayConnection, GatewayLine } from "../protocol/gateway.ts";
-import { pendingLookupLimit, createRate } from "./limit.ts";
+import { pendingLookupLimit, createRate, type Rate } from "./limit.ts";
 import type { NameTable } from "./names.ts";
 import { openNames } from "./names.ts";
 
@@ -12,6 +12,10 @@ export type GatewaySandbox = {
   names: NameTable;
   connections: Set<Connection>;
   dnsConnections: Set<{ end(): void }>;
+  /** Questions on them; by UDP the hub counts. */
+  dnsQuestions: Rate;
+  /** Milliseconds of the gateway's one thread for reading what the sandbox sends. */
+  reading: Rate;
   /** Runs a lookup that may have to wait for a resolver. Throws TooMany beyond the sandbox's share. */
   limited<T>(lookup: () => Promise<T>): Promise<T>;
   /** Whether one more line about this sandbox goes to the log. */
@@ -34,6 +38,9 @@ export async function openSandbox(attachment: Attachment, namesDirectory: string
     names,
     connections: new Set(),
     dnsConnections: new Set(),
+    dnsQuestions: createRate(1_000, 100),
+    // A fifth of the thread: bodies cost next to nothing, and heads that are made to be slow keep nobody else waiting.
+    reading: createRate(200, 200),
     mayLog: () => lines.take(performance.now()),
     limited: async (lookup) => {
       if (pending >= pendingLookupLimit || !lookups.take(performance.now())) throw new TooMany();

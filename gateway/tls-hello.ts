@@ -1,3 +1,4 @@
+import { createHold } from "./hold.ts";
 import type { Finding } from "./inspect.ts";
 
 /** Whether a stream that begins so speaks TLS: any record type with major version 3; undefined: too short to say. */
@@ -15,19 +16,21 @@ export function beginsTls(bytes: Buffer): boolean | undefined {
 export function createTlsReader(host: string): (bytes: Buffer) => Finding {
   /** How much of the bytes given has been read; they begin with this again until it is passed. */
   let read = 0;
-  let handshake: Buffer = Buffer.alloc(0);
+  /** Of a hello, what its records have brought so far. */
+  const hello = createHold();
   let greeted = false;
 
   const refuse = (why: string): Finding => ({ kind: "refuse", why });
   const readBody = (type: number, body: Buffer): Finding | undefined => {
     if (!greeted && type !== handshakeType) return refuse("it is TLS that does not begin with a ClientHello");
-    if (handshake.length > 0 && type !== handshakeType) return refuse("its ClientHello is interrupted");
+    if (hello.size > 0 && type !== handshakeType) return refuse("its ClientHello is interrupted");
     // In between two hellos: the empty change of ciphers that TLS 1.3 sends for old middleboxes, and warnings.
     if (type === changeCipherSpec || type === alert) return undefined;
     if (type !== handshakeType) return { kind: "pass", bytes: read, then: "raw" };
     if (body.length === 0) return refuse("it has an empty TLS handshake record");
-    if (greeted && handshake.length === 0 && !looksLikeHello(body)) return { kind: "pass", bytes: read, then: "raw" };
-    handshake = handshake.length === 0 ? body : Buffer.concat([handshake, body]);
+    if (greeted && hello.size === 0 && !looksLikeHello(body)) return { kind: "pass", bytes: read, then: "raw" };
+    hello.add(body);
+    const handshake = hello.bytes;
     if (handshake[0] !== clientHello) return refuse("it is TLS that does not begin with a ClientHello");
     if (handshake.length < 4) return undefined;
     const length = 4 + handshake.readUIntBE(1, 3);
@@ -36,7 +39,7 @@ export function createTlsReader(host: string): (bytes: Buffer) => Finding {
     const server = readServerName(handshake.subarray(4));
     if (server === malformed) return refuse("its ClientHello cannot be read");
     if (server !== undefined && server.replace(/\.$/, "") !== host) return refuse(`its TLS server name is "${server}"`);
-    handshake = Buffer.alloc(0);
+    hello.take(length);
     greeted = true;
     return { kind: "pass", bytes: read };
   };

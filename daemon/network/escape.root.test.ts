@@ -278,6 +278,75 @@ test("a flood of connections is bounded and leaves the others served", async () 
   await bed.network.giveSlot(second);
 });
 
+test("what is slow to read, on many connections at once, leaves the others served", async () => {
+  let came = 0;
+  await using server = await listenOnHost("127.0.0.1", (socket) => {
+    socket.on("data", (bytes) => {
+      came += bytes.length;
+      if (bytes.includes(0)) socket.end("ok");
+    });
+  });
+  const second = await bed.network.takeSlot();
+  await bed.network.attach(second, { run: "neighbour", names: "reader" });
+  using neighbour = await openInsider(second);
+  const size = await insider.run(async ({ net, addressOf }, port) => {
+    const host = await addressOf("service.example");
+    const head = "POST / HTTP/1.1\r\nHost: service.example\r\nTransfer-Encoding: chunked\r\n\r\n";
+    const body = Buffer.from(head + "1\r\na\r\n".repeat(10_000));
+    const sockets = Array.from({ length: 80 }, () => net.connect({ host, port }).on("error", () => {}));
+    for (const socket of sockets) socket.end(body);
+    Object.assign(globalThis, { sockets });
+    return body.length * sockets.length;
+  }, server.port);
+  const slowest = await neighbour.run(async ({ tcp, addressOf }, port) => {
+    let most = 0;
+    for (let round = 0; round < 10; round++) {
+      const began = performance.now();
+      if ((await tcp(await addressOf("service.example"), port, "\0")) !== "ok") return Infinity;
+      most = Math.max(most, performance.now() - began);
+    }
+    return most;
+  }, server.port);
+  assert.ok(slowest < 1_000, `${slowest} ms`);
+  await until("all of it has arrived", () => came >= size);
+  assert.equal(came, size + 10);
+  await bed.network.detach(second);
+  await bed.network.giveSlot(second);
+});
+
+test("questions by TCP are answered at a rate, and leave the others served", async () => {
+  const second = await bed.network.takeSlot();
+  await bed.network.attach(second, { run: "neighbour", names: "asker" });
+  using neighbour = await openInsider(second);
+  await neighbour.run(({ addressOf }) => addressOf("service.example"), null);
+  const flood = insider.run(async ({ net }) => {
+    const { encode } = (await import("dns-packet")).default;
+    const question = encode({ type: "query", id: 1, questions: [{ name: "a", type: "A" }] });
+    const many = Buffer.concat(
+      Array.from({ length: 5_000 }, () => [Buffer.from([0, question.length]), question]).flat(),
+    );
+    const sockets = Array.from({ length: 16 }, () => net.connect(53, "198.18.0.1").on("error", () => {}));
+    for (const socket of sockets) socket.resume().write(many);
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    for (const socket of sockets) socket.destroy();
+    return sockets.reduce((sum, { bytesRead }) => sum + bytesRead, 0) / (2 + question.length);
+  }, null);
+  const slowest = await neighbour.run(async ({ addressOf }) => {
+    let most = 0;
+    for (let round = 0; round < 10; round++) {
+      const began = performance.now();
+      await addressOf("service.example");
+      most = Math.max(most, performance.now() - began);
+    }
+    return most;
+  }, null);
+  assert.ok(slowest < 1_000, `${slowest} ms`);
+  const answers = await flood;
+  assert.ok(answers > 100 && answers < 10_000, `${answers} answers`);
+  await bed.network.detach(second);
+  await bed.network.giveSlot(second);
+});
+
 test("questions that the resolver never answers are bounded and leave the others served", async () => {
   bed.zone["slow.example"] = "SILENT";
   for (let index = 0; index < 100; index++) bed.zone[`slow${index}.example`] = "SILENT";
