@@ -36,9 +36,15 @@ export function transaction<T>(db: DatabaseSync, work: () => T): T {
     db.exec("COMMIT");
     return result;
   } catch (error) {
-    db.exec("ROLLBACK");
+    // where it has no room SQLite has rolled back already
+    if (db.isTransaction) db.exec("ROLLBACK");
     throw error;
   }
+}
+
+/** Whether the disk did not take a change: SQLITE_FULL, or SQLITE_IOERR of any kind. Nothing is damaged, and it may take it later. */
+export function isNotTaken(error: unknown): error is Error & { errcode: number } {
+  return error instanceof Error && "errcode" in error && [10, 13].includes(Number(error.errcode) & 255);
 }
 
 /**

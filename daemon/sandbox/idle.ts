@@ -1,3 +1,4 @@
+import { isNotTaken } from "../state.ts";
 import { giveMemoryBack } from "../linux/memory.ts";
 import { watchSpace } from "../storage/space.ts";
 import { graceLeftMs } from "./expiry.ts";
@@ -39,9 +40,18 @@ export async function watchIdle(machines: Machines, sandboxes: Sandboxes, signal
       } else if (!keepAlive && idleMs > sleepAfterMs) {
         if (graceLeftMs(machines, record, run) === 0) sleep(machines, sandboxes.sleep(run, "idle"));
       } else if (now - Math.round(idleMs) > record.lastActive + 60_000) {
-        machines.records.setLastActive(record.key, now - Math.round(idleMs));
+        noteActive(machines, record.key, now - Math.round(idleMs));
       }
     }
+  }
+}
+
+/** On a full disk the next look does it: the loop that puts sandboxes to sleep must go on. */
+function noteActive({ records }: Machines, key: string, at: number): void {
+  try {
+    records.setLastActive(key, at);
+  } catch (error) {
+    if (!isNotTaken(error)) throw error;
   }
 }
 

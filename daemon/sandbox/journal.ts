@@ -1,5 +1,5 @@
 import type { DatabaseSync } from "node:sqlite";
-import { transaction } from "../state.ts";
+import { isNotTaken, transaction } from "../state.ts";
 
 /** One thing that happened to a sandbox; `data` is what a reader of the journal needs to understand it, never a secret. */
 export type JournalLine = {
@@ -18,6 +18,12 @@ export type Numbered<Line extends JournalLine> = Line & { seq: number };
 /** How long a line may wait for others to be written with it: a burst of commands costs one transaction. */
 const batchMs = 100;
 
+/** When lines are tried again that a full disk did not take. */
+const againMs = 1_000;
+
+/** Lines that may wait so: 30 MB, hours of commands. */
+const waitingLimit = 100_000;
+
 /** The numbered record of everything that happened. Append-only, written in batches; `flush` writes what waits. */
 export class Journal {
   readonly #db: DatabaseSync;
@@ -31,7 +37,7 @@ export class Journal {
 
   append(line: JournalLine): void {
     this.#waiting.push(line);
-    this.#timer ??= setTimeout(() => this.flush(), batchMs);
+    this.#timer ??= setTimeout(() => this.#flushOrWait(), batchMs);
   }
 
   /** Writes the line at once, in one transaction with the change that it tells of: never one without the other. */
@@ -54,9 +60,18 @@ export class Journal {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     if (this.#waiting.length === 0) return;
-    const lines = this.#waiting;
+    transaction(this.#db, () => this.#insert(this.#waiting));
     this.#waiting = [];
-    transaction(this.#db, () => this.#insert(lines));
+  }
+
+  /** A full disk must not end the daemon, which is needed to make room: lines wait until there is some. */
+  #flushOrWait(): void {
+    try {
+      this.flush();
+    } catch (error) {
+      if (!isNotTaken(error) || this.#waiting.length > waitingLimit) throw error;
+      this.#timer = setTimeout(() => this.#flushOrWait(), againMs);
+    }
   }
 
   /** Resolves with the next line that is written at once. */

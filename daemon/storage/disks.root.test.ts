@@ -165,6 +165,17 @@ test("a name that leads elsewhere is refused", async (t) => {
   }
 });
 
+test("a pool that btrfs has made read-only stops the start, with the remedy", async (t) => {
+  const { dataDir, reopen } = await place(t);
+  await run("mount", ["-o", "remount,ro", join(dataDir, "pool")]);
+  try {
+    await assert.rejects(reopen(), { code: "INTERNAL_ERROR", message: /read-only/, suggestion: /Make room.* unmount/ });
+  } finally {
+    await run("umount", [join(dataDir, "pool")]);
+  }
+  await reopen();
+});
+
 test("disks outlive the daemon: reopened while mounted, and after the pool was ended", async (t) => {
   const { disks, reopen } = await place(t);
   await disks.create("old", { limitBytes: 10 * MB, image });
