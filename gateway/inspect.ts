@@ -102,7 +102,7 @@ const holdLimitBytes = 64 * 1024;
 
 /**
  * Says what a stream begins with; undefined: too early. It is given the whole beginning each time and looks at no byte
- * twice. A line that may still become a request line is waited for, also after empty lines, which servers skip.
+ * twice. A line that may still become a request line is waited for, also after empty lines and blanks, which servers skip.
  */
 function createRecognizer(): (bytes: Buffer) => Protocol | "http2" | undefined {
   let at = 0;
@@ -114,7 +114,7 @@ function createRecognizer(): (bytes: Buffer) => Protocol | "http2" | undefined {
     for (; at < bytes.length; at++) {
       const byte = bytes[at]!;
       if (byte === lf && at > lineStart) return nameLine(bytes.toString("latin1", lineStart, at));
-      if (at === lineStart && (byte === lf || byte === cr)) lineStart = at + 1;
+      if (at === lineStart && isSpace(byte)) lineStart = at + 1;
       else if (spaced || isTokenByte(byte)) continue;
       else if (at > lineStart && isSpace(byte)) spaced = true;
       else return "other";
@@ -154,5 +154,4 @@ function isSpace(byte: number): boolean {
 }
 
 const lf = 0x0a;
-const cr = 0x0d;
 const separators = new Set(Buffer.from('"(),/:;<=>?@[\\]{}'));
