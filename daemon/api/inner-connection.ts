@@ -14,7 +14,6 @@ export type InnerUser = {
   onData(chunk: Buffer): void;
   /** The server sends no more. */
   onEnd(): void;
-  onDrain(): void;
   /** Nothing follows. With the error, when it was one. */
   onClose(error: Error | undefined): void;
 };
@@ -33,7 +32,7 @@ export class InnerConnection {
   constructor(socket: Socket, pool: IdlePool) {
     this.socket = socket;
     this.#pool = pool;
-    socket.on("data", this.hear).on("end", this.#onEnd).on("drain", this.#onDrain);
+    socket.on("data", this.hear).on("end", this.#onEnd);
     socket.on("error", this.#onError).on("close", this.#onClose);
   }
 
@@ -69,7 +68,7 @@ export class InnerConnection {
   /** The bare socket, for another protocol. Nobody listens to it. */
   detach(): Socket {
     this.#user = undefined;
-    this.socket.off("data", this.hear).off("end", this.#onEnd).off("drain", this.#onDrain);
+    this.socket.off("data", this.hear).off("end", this.#onEnd);
     return this.socket.off("error", this.#onError).off("close", this.#onClose).pause();
   }
 
@@ -79,7 +78,6 @@ export class InnerConnection {
     else this.socket.destroy(); // it speaks unasked: the next request would be answered with that
   };
   readonly #onEnd = () => (this.#user ? this.#user.onEnd() : void this.socket.destroy());
-  readonly #onDrain = () => this.#user?.onDrain();
   readonly #onError = (error: Error) => (this.#error = error);
   readonly #onClose = () => {
     const user = this.#user;

@@ -144,10 +144,6 @@ class Exchange implements InnerUser {
     this.#complete([]);
   }
 
-  onDrain(): void {
-    this.#upload?.goOn();
-  }
-
   onClose(error: Error | undefined): void {
     if (this.#isStale()) return this.#askAnother();
     const words = error ? `the connection broke (${error.message})` : "it closed the connection without an answer";
@@ -281,6 +277,8 @@ function innerHead(
 /** A request's body on its way to the inner server, framed as it came; Node has seen to its length. */
 class Upload {
   isSent = false;
+  /** Pieces that the server's connection has not taken yet. */
+  #ahead = 0;
   readonly #request: IncomingMessage;
   readonly #socket: Socket;
   readonly #run: Run;
@@ -295,23 +293,26 @@ class Upload {
     request.on("data", this.#onData).on("end", this.#onEnd);
   }
 
-  goOn(): void {
-    if (!this.isSent) this.#request.resume();
-  }
-
   stop(): void {
     this.#request.off("data", this.#onData).off("end", this.#onEnd);
   }
 
   readonly #onData = (chunk: Buffer) => {
     this.#run.activity.touch();
+    this.#ahead++;
     if (this.#isChunked) this.#socket.cork();
     if (this.#isChunked) this.#socket.write(`${chunk.length.toString(16)}\r\n`, "latin1");
-    let more = this.#socket.write(chunk);
-    if (this.#isChunked) more = this.#socket.write("\r\n", "latin1");
+    let more = this.#socket.write(chunk, this.#isChunked ? undefined : this.#onTaken);
+    if (this.#isChunked) more = this.#socket.write("\r\n", "latin1", this.#onTaken);
     if (this.#isChunked) this.#socket.uncork();
-    if (!more) this.#request.pause();
+    if (!more || this.#ahead >= aheadPieces) this.#request.pause();
   };
+
+  readonly #onTaken = () => {
+    if (--this.#ahead === 0 && !this.isSent && this.#request.isPaused()) setImmediate(this.#goOn);
+  };
+
+  readonly #goOn = () => void this.#request.resume();
 
   readonly #onEnd = () => {
     this.isSent = true;
