@@ -12,9 +12,10 @@ export function tell(error: unknown, json: boolean): void {
 
 function forPrograms(error: unknown): SandboxError {
   if (SandboxError.is(error)) return error;
+  if (error instanceof UsageError) return new SandboxError("VALIDATION_FAILED", error.message);
   const ofSystem = isSystemError(error) ? codes[error.code ?? ""] : undefined;
-  const code = error instanceof UsageError ? "VALIDATION_FAILED" : (ofSystem ?? "INTERNAL_ERROR");
-  return new SandboxError(code, wordsOf(error));
+  if (ofSystem || !(error instanceof Error)) return new SandboxError(ofSystem ?? "INTERNAL_ERROR", wordsOf(error));
+  return new SandboxError("INTERNAL_ERROR", `Cannot go on: ${error.message}`, { details: { stack: error.stack } });
 }
 
 /** What this machine says of a file of its own, in the words for files of sandboxes. */
