@@ -1,19 +1,7 @@
-import {
-  access,
-  chmod,
-  constants,
-  mkdir,
-  readFile,
-  realpath,
-  rename,
-  rm,
-  stat,
-  statfs,
-  truncate,
-  writeFile,
-} from "node:fs/promises";
+import { chmod, mkdir, readFile, realpath, rename, rm, stat, statfs, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { SandboxError } from "../../protocol/errors.ts";
+import { isReadOnly } from "../linux/mount.ts";
 import { HostProgramError, run } from "../linux/run.ts";
 import { lockFile } from "./lock.ts";
 
@@ -52,7 +40,7 @@ export async function openPool({ dataDir, sizeBytes }: PoolOptions): Promise<Poo
     if (!(await isThere(file))) await makePoolFile(file, sizeBytes ?? (await defaultSize(home)));
     await mountPoolFile(file, dir);
   }
-  await requireWritable(dir);
+  requireWritable(dir);
   await enableQuota(dir);
   await removeStaleGroups(dir);
   return { dir, file, spacePaths: [dir, home] };
@@ -204,20 +192,15 @@ async function isMounted(dir: string): Promise<boolean> {
 }
 
 /** Where the host's disk has no room for a write of the pool's, btrfs takes none any more, also when there is room again. */
-async function requireWritable(dir: string): Promise<void> {
-  try {
-    await access(dir, constants.W_OK);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EROFS") throw error;
-    throw new SandboxError(
-      "INTERNAL_ERROR",
-      `Cannot use the pool "${dir}": btrfs has made it read-only, as it does when the host's disk was full`,
-      {
-        cause: error,
-        suggestion: `Make room and start the machine anew; or end what uses the pool (the processes in the control group atoll-<tag>), unmount /run/atoll/<tag>/*/root and "${dir}", and start again`,
-      },
-    );
-  }
+function requireWritable(dir: string): void {
+  if (!isReadOnly(dir)) return;
+  throw new SandboxError(
+    "INTERNAL_ERROR",
+    `Cannot use the pool "${dir}": btrfs has made it read-only, as it does when the host's disk was full`,
+    {
+      suggestion: `Make room and start the machine anew; or end what uses the pool (the processes in the control group atoll-<tag>), unmount /run/atoll/<tag>/*/root and "${dir}", and start again`,
+    },
+  );
 }
 
 async function isThere(path: string): Promise<boolean> {
