@@ -1,3 +1,5 @@
+import { trimBlanks } from "../protocol/blanks.ts";
+
 /** What the gateway needs to know of an HTTP/1 request head. */
 export type HttpHead = {
   method: string;
@@ -50,15 +52,6 @@ export function readHttpHead(lines: readonly string[]): HttpHead | string {
     ...(host !== undefined && { host }),
     ...(addressed !== undefined && { target: addressed }),
   };
-}
-
-/** Without the spaces and tabs around it, and those alone; a pattern for that takes the square of their number. */
-function trimBlanks(text: string): string {
-  const isBlank = (at: number) => text[at] === " " || text[at] === "\t";
-  let [start, end] = [0, text.length];
-  while (start < end && isBlank(start)) start++;
-  while (start < end && isBlank(end - 1)) end--;
-  return text.slice(start, end);
 }
 
 function readFraming(fields: Map<string, string[]>, minor: string): HttpHead["body"] | string {

@@ -1,6 +1,6 @@
+import { trimBlanks } from "../../protocol/blanks.ts";
 import { SandboxError } from "../../protocol/errors.ts";
-import { kindOf } from "./header-kind.ts";
-import { remember } from "./remember.ts";
+import { kindOf, optionsIn } from "./header-kind.ts";
 
 /** What an inner server may say before its body begins, and behind it. Node's own limit for visitors is 16 KiB. */
 const headLimit = 64 * 1024;
@@ -174,7 +174,7 @@ function parseHead(text: string): FramedHead {
     const name = colon < 0 || colon > lineEnd ? "" : text.slice(from, colon);
     const kind = kindOf(name);
     if (kind === "invalid") throw nonsense("a header of its answer is none");
-    const value = withoutSpace(text, colon + 1, lineEnd);
+    const value = trimBlanks(text, colon + 1, lineEnd);
     if (kind === "content-length") lengths.push(value);
     else if (kind === "transfer-encoding") encodings.push(value);
     else if (kind === "connection") options += `,${value}`;
@@ -182,21 +182,6 @@ function parseHead(text: string): FramedHead {
   }
   return { status: Number(status), message, headers, minor, lengths, encodings, options };
 }
-
-/** By hand: an expression takes quadratic time over many spaces. */
-function withoutSpace(text: string, from: number, end: number): string {
-  const isSpace = (at: number) => text[at] === " " || text[at] === "\t";
-  while (from < end && isSpace(from)) from++;
-  while (end > from && isSpace(end - 1)) end--;
-  return text.slice(from, end);
-}
-
-const optionsIn = remember(1_000, 256, (options) =>
-  options
-    .toLowerCase()
-    .split(",")
-    .map((option) => option.trim()),
-);
 
 /** How long the body is, by RFC 9112 6.3. */
 function readFraming(head: FramedHead, method: string): { state: State; keepsAlive: boolean } {

@@ -38,6 +38,14 @@ export const kindOf: (name: string) => HeaderKind = remember(1_000, 64, (name) =
   return byName.get(lower) ?? "plain";
 });
 
+/** What the value of a Connection header says, in lower case. */
+export const optionsIn = remember(1_000, 256, (value) =>
+  value
+    .toLowerCase()
+    .split(",")
+    .map((option) => option.trim()),
+);
+
 function are(kind: HeaderKind): (name: string) => [string, HeaderKind] {
   return (name) => [name, kind];
 }

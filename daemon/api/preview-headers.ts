@@ -1,4 +1,4 @@
-import { kindOf } from "./header-kind.ts";
+import { kindOf, optionsIn } from "./header-kind.ts";
 import { remember } from "./remember.ts";
 
 /** Headers as Node gives and takes them: name, value, name, value, in the order and with the letters in which they came. */
@@ -83,11 +83,5 @@ const nominated = remember(
   256,
   // a set: a head has room for ten thousand names, and as many headers
   (options): ReadonlySet<string> =>
-    new Set(
-      options
-        .toLowerCase()
-        .split(",")
-        .map((name) => name.trim())
-        .filter((name) => ["plain", "visit", "worker scope"].includes(kindOf(name))),
-    ),
+    new Set(optionsIn(options).filter((name) => ["plain", "visit", "worker scope"].includes(kindOf(name)))),
 );
