@@ -82,6 +82,10 @@ func asOwner(process string, look func()) {
 	if syscall.Stat(process, &owner) != nil {
 		return
 	}
+	if int(owner.Uid) == os.Geteuid() && int(owner.Gid) == os.Getegid() {
+		look()
+		return
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	become := func(uid, gid uint32) {
