@@ -4,6 +4,7 @@ import { SandboxError } from "../../protocol/errors.ts";
 import type { Run } from "../sandbox/run.ts";
 import { AnswerReader, nonsense } from "./answer-reader.ts";
 import { connectInner, type InnerConnection, type InnerUser, takeIdle } from "./inner-connection.ts";
+import { Pace } from "./pace.ts";
 import { lengthOf, withCopy } from "./piece.ts";
 import { StreamUse } from "./preview-use.ts";
 import { toInner, toVisitor, type Visitor } from "./preview-headers.ts";
@@ -19,9 +20,6 @@ const smallBytes = 15 * 1024;
 
 /** So much is kept for a visitor who is slower than the server: to stop and go at every piece would keep both waiting. */
 const aheadBytes = 128 * 1024;
-
-/** In no more pieces than this: a piece of one byte costs a few hundred. */
-const aheadPieces = 16;
 
 /** A read that holds more chunks takes long to look through: others have their turn before the next, of which libuv would make 32. */
 const chunksPerTurn = 64;
@@ -92,9 +90,8 @@ class Exchange implements InnerUser {
   readonly #use: StreamUse;
   readonly #settled = Promise.withResolvers<Agreed | undefined>();
   #heard = false;
+  readonly #pace: Pace;
   #isOver = false;
-  /** Pieces that the visitor's connection has not taken yet. */
-  #ahead = 0;
 
   constructor({ request, response, passage, connection, head, hasBody, upgrade }: ExchangeOptions) {
     const { run } = passage;
@@ -103,6 +100,7 @@ class Exchange implements InnerUser {
     this.#response = response;
     this.#passage = passage;
     this.#connection = connection;
+    this.#pace = new Pace(connection.socket, () => this.#isOver);
     this.#reader = new AnswerReader(request.method ?? "GET", upgrade !== undefined);
     this.#use = new StreamUse(run.activity);
     connection.use(this);
@@ -179,24 +177,14 @@ class Exchange implements InnerUser {
   /** What was read at once leaves as one piece, however small the chunks are that it came in. */
   #write(parts: readonly Buffer[]): void {
     const response = this.#response;
-    this.#ahead++;
     withCopy(parts, (copy, done) =>
       response.write(copy, () => {
         done();
-        this.#onTaken();
+        this.#pace.taken();
       }),
     );
-    const isEnough = response.writableLength >= aheadBytes || this.#ahead >= aheadPieces;
-    if (isEnough || parts.length > chunksPerTurn) this.#connection.socket.pause();
+    this.#pace.add(response.writableLength >= aheadBytes || parts.length > chunksPerTurn);
   }
-
-  #onTaken(): void {
-    if (--this.#ahead === 0 && !this.#isOver && this.#connection.socket.isPaused()) setImmediate(this.#goOn);
-  }
-
-  readonly #goOn = () => {
-    if (!this.#isOver) this.#connection.socket.resume();
-  };
 
   /** The last piece leaves with the end: a small answer is one write, head and all. */
   #complete(parts: readonly Buffer[]): void {
@@ -277,8 +265,7 @@ function innerHead(
 /** A request's body on its way to the inner server, framed as it came; Node has seen to its length. */
 class Upload {
   isSent = false;
-  /** Pieces that the server's connection has not taken yet. */
-  #ahead = 0;
+  readonly #pace: Pace;
   readonly #request: IncomingMessage;
   readonly #socket: Socket;
   readonly #run: Run;
@@ -288,6 +275,7 @@ class Upload {
     this.#request = request;
     this.#socket = socket;
     this.#run = run;
+    this.#pace = new Pace(request, () => this.isSent);
     this.#isChunked = request.headers["transfer-encoding"] !== undefined;
     socket.write(head, "latin1");
     request.on("data", this.#onData).on("end", this.#onEnd);
@@ -299,20 +287,13 @@ class Upload {
 
   readonly #onData = (chunk: Buffer) => {
     this.#run.activity.touch();
-    this.#ahead++;
     if (this.#isChunked) this.#socket.cork();
     if (this.#isChunked) this.#socket.write(`${chunk.length.toString(16)}\r\n`, "latin1");
-    let more = this.#socket.write(chunk, this.#isChunked ? undefined : this.#onTaken);
-    if (this.#isChunked) more = this.#socket.write("\r\n", "latin1", this.#onTaken);
+    let more = this.#socket.write(chunk, this.#isChunked ? undefined : this.#pace.taken);
+    if (this.#isChunked) more = this.#socket.write("\r\n", "latin1", this.#pace.taken);
     if (this.#isChunked) this.#socket.uncork();
-    if (!more || this.#ahead >= aheadPieces) this.#request.pause();
+    this.#pace.add(!more);
   };
-
-  readonly #onTaken = () => {
-    if (--this.#ahead === 0 && !this.isSent && this.#request.isPaused()) setImmediate(this.#goOn);
-  };
-
-  readonly #goOn = () => void this.#request.resume();
 
   readonly #onEnd = () => {
     this.isSent = true;
